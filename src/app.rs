@@ -1,0 +1,113 @@
+//! What every handler works with.
+
+use crate::clock::Clock;
+use crate::kubernetes::catalog::Catalog;
+use crate::store::{Context, Scope, Store};
+use crate::telemetry::Metrics;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bounds and choices that handlers need, made of the configuration once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Samples older than this are not served as a latest value.
+    pub freshness: Duration,
+    /// How long one call of the store may take.
+    pub store_timeout: Duration,
+    /// Most points a series in one range answer.
+    pub points_max: usize,
+    /// Most samples that one query may read.
+    pub samples_max: usize,
+    /// Largest request body, in bytes, as sent.
+    pub body_bytes_max: usize,
+    /// Largest request body, in bytes, after decompression.
+    pub decoded_bytes_max: usize,
+    /// Most `resource/metric` entries in discovery.
+    pub discovery_max: usize,
+    /// Which series answer `metric=cpu`, `metric=memory`, …, in order of preference.
+    pub usage_sources: BTreeMap<String, Vec<UsageSource>>,
+    /// Whether the Kubernetes APIs are also served on the plain port: only without a cluster.
+    pub kubernetes_apis_on_plain_port: bool,
+}
+
+/// One series name that can answer for a usage metric.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsageSource {
+    /// The metric's name.
+    pub series: String,
+    /// Whether it is a counter, to be read as a rate a second.
+    #[serde(default)]
+    pub counter: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let source = |series: &str, counter| UsageSource { series: series.to_owned(), counter };
+        Self {
+            freshness: Duration::from_secs(300),
+            store_timeout: Duration::from_secs(30),
+            points_max: 50_000,
+            samples_max: 50_000_000,
+            body_bytes_max: 32 << 20,
+            decoded_bytes_max: 128 << 20,
+            discovery_max: 2_000,
+            usage_sources: BTreeMap::from([
+                (
+                    "cpu".to_owned(),
+                    vec![
+                        source("cpu", false),
+                        source("container_cpu_usage_seconds_total", true),
+                        source("container_cpu_usage_cores", false),
+                    ],
+                ),
+                (
+                    "memory".to_owned(),
+                    vec![source("memory", false), source("container_memory_working_set_bytes", false)],
+                ),
+            ]),
+            kubernetes_apis_on_plain_port: true,
+        }
+    }
+}
+
+/// Shared by all handlers; a cheap clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+/// What [`App`] is made of.
+pub struct Parts {
+    /// Keeps the samples.
+    pub store: Arc<dyn Store>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Bounds and choices.
+    pub settings: Settings,
+    /// Lookback's metrics about itself.
+    pub metrics: Arc<Metrics>,
+    /// What discovery lists.
+    pub catalog: Arc<Catalog>,
+}
+
+impl App {
+    /// Of its parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// The context of a call of the store on behalf of a caller with this scope.
+    #[must_use]
+    pub fn context(&self, scope: &Scope) -> Context {
+        Context { scope: scope.clone(), timeout: self.settings.store_timeout }
+    }
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

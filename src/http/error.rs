@@ -1,0 +1,155 @@
+//! One error for all APIs, rendered in the dialect of the caller.
+
+use crate::store::StoreError;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+/// Why a request was not answered, and what to do about it.
+#[derive(Clone, Debug)]
+pub struct ApiError {
+    /// The HTTP status code.
+    pub code: StatusCode,
+    /// What is wrong and what to do, for people.
+    pub message: String,
+    /// For `WWW-Authenticate` or `Retry-After`.
+    pub headers: Vec<(header::HeaderName, HeaderValue)>,
+}
+
+impl ApiError {
+    /// An error with this status code.
+    pub fn new(code: StatusCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), headers: Vec::new() }
+    }
+
+    /// 400: the request is wrong.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// 404: there is no such thing.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    /// Kubernetes' word for this status code.
+    #[must_use]
+    pub fn kubernetes_reason(&self) -> &'static str {
+        match self.code {
+            StatusCode::BAD_REQUEST => "BadRequest",
+            StatusCode::UNAUTHORIZED => "Unauthorized",
+            StatusCode::FORBIDDEN => "Forbidden",
+            StatusCode::NOT_FOUND => "NotFound",
+            StatusCode::METHOD_NOT_ALLOWED => "MethodNotAllowed",
+            StatusCode::PAYLOAD_TOO_LARGE => "RequestEntityTooLarge",
+            StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
+            StatusCode::NOT_IMPLEMENTED => "NotImplemented",
+            StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
+            StatusCode::GATEWAY_TIMEOUT => "Timeout",
+            StatusCode::INSUFFICIENT_STORAGE => "InsufficientStorage",
+            _ => "InternalError",
+        }
+    }
+
+    /// Prometheus' word for this status code.
+    #[must_use]
+    pub fn prometheus_error_type(&self) -> &'static str {
+        match self.code {
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::METHOD_NOT_ALLOWED => {
+                "bad_data"
+            }
+            StatusCode::UNAUTHORIZED => "unauthorized",
+            StatusCode::FORBIDDEN => "forbidden",
+            StatusCode::NOT_FOUND => "not_found",
+            StatusCode::UNPROCESSABLE_ENTITY => "execution",
+            StatusCode::GATEWAY_TIMEOUT => "timeout",
+            StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::INSUFFICIENT_STORAGE
+            | StatusCode::TOO_MANY_REQUESTS => "unavailable",
+            _ => "internal",
+        }
+    }
+
+    /// As a metav1 `Status`.
+    #[must_use]
+    pub fn into_status(self) -> Response {
+        let body = json!({
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.message,
+            "reason": self.kubernetes_reason(),
+            "code": self.code.as_u16(),
+        });
+        self.respond(&body)
+    }
+
+    /// As Prometheus' HTTP API writes errors.
+    #[must_use]
+    pub fn into_prometheus(self) -> Response {
+        let body = json!({
+            "status": "error",
+            "errorType": self.prometheus_error_type(),
+            "error": self.message,
+        });
+        self.respond(&body)
+    }
+
+    fn respond(self, body: &serde_json::Value) -> Response {
+        let mut response =
+            (self.code, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response();
+        for (name, value) in self.headers {
+            response.headers_mut().append(name, value);
+        }
+        response
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::OutOfScope { .. } => StatusCode::FORBIDDEN,
+            StoreError::NoSpace(_) => StatusCode::INSUFFICIENT_STORAGE,
+            StoreError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            StoreError::TooLarge(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            StoreError::DeadlineExceeded(_) => StatusCode::GATEWAY_TIMEOUT,
+            StoreError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let mut api_error = Self::new(code, error.to_string());
+        if matches!(code, StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE) {
+            api_error.headers.push((header::RETRY_AFTER, HeaderValue::from_static("5")));
+        }
+        api_error
+    }
+}
+
+/// An [`ApiError`] to a Kubernetes client: a metav1 `Status`.
+pub struct KubernetesError(pub ApiError);
+
+impl<E: Into<ApiError>> From<E> for KubernetesError {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for KubernetesError {
+    fn into_response(self) -> Response {
+        self.0.into_status()
+    }
+}
+
+/// An [`ApiError`] to a Prometheus or OptiPod client: Prometheus JSON.
+pub struct PrometheusError(pub ApiError);
+
+impl<E: Into<ApiError>> From<E> for PrometheusError {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for PrometheusError {
+    fn into_response(self) -> Response {
+        self.0.into_prometheus()
+    }
+}

@@ -1,0 +1,3 @@
+//! What Kubernetes' APIs are made of: quantities, selectors, resource names, discovery.
+
+pub mod catalog;

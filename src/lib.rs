@@ -1,0 +1,8 @@
+//! Lookback remembers metrics, so that Kubernetes autoscaling and right-sizing can act on them.
+
+pub mod app;
+pub mod clock;
+pub mod http;
+pub mod kubernetes;
+pub mod store;
+pub mod telemetry;

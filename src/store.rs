@@ -1,0 +1,194 @@
+//! The seam between the APIs and whatever keeps the samples.
+//!
+//! Everything above this file (handlers, queries, adapters) sees only [`Store`]; behind it stands the
+//! embedded engine ([`embedded`]), and other engines can.
+//!
+//! invariant: a caller sees and changes only what its [`Scope`] allows. Each implementation enforces
+//! that itself, so that no handler can forget to.
+
+pub mod embedded;
+
+use async_trait::async_trait;
+use lookback_storage::{Aggregation, Labels, Matcher, OutOfOrder, Sample, WriteBatch, WriteReport};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Whose data a call may touch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything.
+    All,
+    /// Series whose `namespace` label is one of these; series without one are not included.
+    Namespaces(Arc<BTreeSet<String>>),
+}
+
+impl Scope {
+    /// Whether a series of this namespace (`None`: it has no `namespace` label) lies within.
+    #[must_use]
+    pub fn allows(&self, namespace: Option<&str>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Namespaces(set) => namespace.is_some_and(|n| set.contains(n)),
+        }
+    }
+}
+
+/// Goes with every call: what it may touch and how long it may take.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// What it may touch.
+    pub scope: Scope,
+    /// How long it may take; past that it is [`StoreError::DeadlineExceeded`].
+    pub timeout: Duration,
+}
+
+/// The samples of one series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeriesSamples {
+    /// The series.
+    pub labels: Arc<Labels>,
+    /// Its samples in time order, one a timestamp.
+    pub samples: Vec<Sample>,
+}
+
+/// The newest sample of one series.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latest {
+    /// The series.
+    pub labels: Arc<Labels>,
+    /// Its newest sample.
+    pub sample: Sample,
+}
+
+/// A question for resampled history; see [`lookback_storage::resample`] for what a point is.
+#[derive(Clone, Debug)]
+pub struct RangeRequest {
+    /// Which series.
+    pub matchers: Vec<Matcher>,
+    /// The first point, Unix milliseconds.
+    pub start_ms: i64,
+    /// No point lies after this, Unix milliseconds.
+    pub end_ms: i64,
+    /// From point to point, and how far back each point looks; more than 0.
+    pub step_ms: i64,
+    /// What a point says of its samples.
+    pub aggregation: Aggregation,
+    /// Read the samples as a counter: aggregate its rate a second.
+    pub counter: bool,
+}
+
+/// Which label names or values are asked for.
+#[derive(Clone, Debug)]
+pub struct LabelsRequest {
+    /// The values of this label; `None`: the names of all labels.
+    pub name: Option<String>,
+    /// Of which series; none: all.
+    pub matchers: Vec<Matcher>,
+}
+
+/// What the store holds, for `/metrics`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StoreStats {
+    /// Series in the index.
+    pub series: u64,
+    /// Samples in memory, not yet sealed.
+    pub head_samples: u64,
+    /// Samples in sealed blocks.
+    pub sealed_samples: u64,
+    /// Bytes of the write-ahead log on disk.
+    pub log_bytes: u64,
+    /// Bytes of sealed blocks on disk.
+    pub block_bytes: u64,
+    /// Bytes of the index on disk.
+    pub index_bytes: u64,
+    /// Time partitions on disk.
+    pub partitions: u64,
+    /// Blocks that failed a checksum and are left out.
+    pub damaged_blocks: u64,
+    /// Why writes are refused now, if they are.
+    pub write_failure: Option<String>,
+    /// Changes whenever the set of series does.
+    pub series_generation: u64,
+}
+
+/// Why a call failed. Each says what to do.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// A sample outside the caller's scope, in an `append` or a `delete`.
+    #[error("namespace {namespace:?} is outside of what these credentials may use")]
+    OutOfScope {
+        /// The namespace; empty: none.
+        namespace: String,
+    },
+    /// The disk is full, or nearly.
+    #[error("no space left: {0}")]
+    NoSpace(String),
+    /// The store can't take or give anything at present.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// The answer would be larger than the limit.
+    #[error("{0}")]
+    TooLarge(String),
+    /// It took too long.
+    #[error("the store did not answer within {0:?}: ask for less, or again later")]
+    DeadlineExceeded(Duration),
+    /// Something that should not be.
+    #[error("internal error of the store: {0}")]
+    Internal(String),
+}
+
+/// Keeps samples and gives them back.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Appends; answers once everything accepted is durable on disk. `now_ms` stamps samples that
+    /// carry no time and bounds those that do.
+    async fn append(
+        &self,
+        context: &Context,
+        batch: WriteBatch,
+        now_ms: i64,
+        out_of_order: OutOfOrder,
+    ) -> Result<WriteReport, StoreError>;
+
+    /// The newest sample of each matching series, where it is not older than `not_before_ms` and is
+    /// not a staleness marker.
+    async fn latest(
+        &self,
+        context: &Context,
+        matchers: &[Matcher],
+        not_before_ms: i64,
+    ) -> Result<Vec<Latest>, StoreError>;
+
+    /// All samples of the matching series in `[start_ms, end_ms]`, bit for bit, series in label
+    /// order. More than `samples_max` in all is [`StoreError::TooLarge`].
+    async fn select(
+        &self,
+        context: &Context,
+        matchers: &[Matcher],
+        start_ms: i64,
+        end_ms: i64,
+        samples_max: usize,
+    ) -> Result<Vec<SeriesSamples>, StoreError>;
+
+    /// Resampled history of the matching series, in label order; series without a point are left out.
+    async fn range(&self, context: &Context, request: RangeRequest)
+    -> Result<Vec<SeriesSamples>, StoreError>;
+
+    /// Label names or values, sorted.
+    async fn labels(&self, context: &Context, request: LabelsRequest) -> Result<Vec<String>, StoreError>;
+
+    /// Deletes the samples of the matching series in `[start_ms, end_ms]`, durably; answers how many
+    /// series matched. No matchers delete nothing.
+    async fn delete(
+        &self,
+        context: &Context,
+        matchers: &[Matcher],
+        start_ms: i64,
+        end_ms: i64,
+    ) -> Result<u64, StoreError>;
+
+    /// What the store holds. Never waits for a writer.
+    async fn stats(&self) -> Result<StoreStats, StoreError>;
+}

@@ -250,8 +250,8 @@ impl Committer {
         for one in pending {
             for (at, sample) in &one.admitted {
                 let series = &one.append.series[*at];
-                match series.insert(*sample) {
-                    Inserted::Taken => one.report.accepted += 1,
+                match self.state.insert(series, *sample) {
+                    Inserted::Added | Inserted::Merged => one.report.accepted += 1,
                     Inserted::Duplicate => one.report.duplicates += 1,
                 }
                 if created.contains(&series.id) && credited.insert(series.id) {
@@ -274,7 +274,7 @@ impl Committer {
         let mut all = (*self.state.deletes()).clone();
         for (seq, part) in (first_seq..).zip(series.chunks(SAMPLES_PER_GROUP_MAX)) {
             for series in part {
-                series.delete_from_head(start_ms, end_ms);
+                self.state.count_gone_from_head(series.delete_from_head(start_ms, end_ms));
                 all.add(DeleteRecord { seq, series: series.id, start_ms, end_ms });
             }
         }

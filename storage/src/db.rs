@@ -278,7 +278,7 @@ impl Db {
         Stats {
             series: state.postings.read().len(),
             series_generation: self.series_generation(),
-            head_samples: state.registry.all().iter().map(|s| s.head_samples() as u64).sum(),
+            head_samples: count(&state.counters.head_samples),
             sealed_samples: blocks.iter().map(|b| b.samples()).sum(),
             log_bytes: files::bytes_below(&self.0.log_dir()),
             block_bytes: blocks.iter().map(|b| b.file_bytes()).sum(),
@@ -422,7 +422,7 @@ fn replay(state: &State, seq: u64, group: Group) -> Result<()> {
     }
     for (id, sample) in group.samples {
         let series = state.registry.get(id).ok_or_else(|| damaged(format!("series {id} is not defined")))?;
-        series.insert(sample);
+        state.insert(&series, sample);
     }
     if !group.deletes.is_empty() {
         let mut deletes = (*state.deletes()).clone();
@@ -436,7 +436,7 @@ fn replay(state: &State, seq: u64, group: Group) -> Result<()> {
             });
             // Forgotten since: then it had nothing left.
             let Some(series) = state.registry.get(delete.series) else { continue };
-            series.delete_from_head(delete.start_ms, delete.end_ms);
+            state.count_gone_from_head(series.delete_from_head(delete.start_ms, delete.end_ms));
             touched.push(series);
         }
         state.set_deletes(deletes);

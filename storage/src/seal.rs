@@ -33,11 +33,13 @@ impl Inner {
         match sealed {
             Ok(blocks) => {
                 self.state.set_blocks(blocks);
-                series.iter().for_each(|series| series.finish_seal());
+                let sealed = series.iter().map(|series| series.finish_seal()).sum();
+                self.state.count_gone_from_head(sealed);
                 log::drop_older(&self.log_dir(), generation)
             }
             Err(error) => {
-                series.iter().for_each(|series| series.abandon_seal());
+                let merged = series.iter().map(|series| series.abandon_seal()).sum();
+                self.state.count_gone_from_head(merged);
                 Err(error)
             }
         }

@@ -35,8 +35,10 @@ struct Head {
 /// What became of a sample that was put into a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Inserted {
-    /// It is there now, or lost to a larger value at its time, which is as durable.
-    Taken,
+    /// It is one more sample.
+    Added,
+    /// There was another value at its time: the larger of the two is there now.
+    Merged,
     /// It was there before.
     Duplicate,
 }
@@ -149,30 +151,38 @@ impl Series {
         head.sealing.clone()
     }
 
-    /// The samples set aside are in a published block.
-    pub(crate) fn finish_seal(&self) {
-        self.head.lock().sealing = Vec::new();
+    /// The samples set aside are in a published block. Answers how many they were.
+    pub(crate) fn finish_seal(&self) -> usize {
+        std::mem::take(&mut self.head.lock().sealing).len()
     }
 
-    /// The samples set aside could not be sealed: they are the head's again.
-    pub(crate) fn abandon_seal(&self) {
+    /// The samples set aside could not be sealed: they are the head's again. Answers how many of them
+    /// had been written once more in the meantime.
+    pub(crate) fn abandon_seal(&self) -> usize {
         let mut head = self.head.lock();
         let mut all = std::mem::take(&mut head.sealing);
         all.append(&mut head.open);
+        let before = all.len();
         sort_and_deduplicate(&mut all);
+        let merged = before - all.len();
         head.open = all;
+        merged
     }
 
-    /// Deletes the head's samples in `[start_ms, end_ms]`. Never runs during a seal.
-    pub(crate) fn delete_from_head(&self, start_ms: i64, end_ms: i64) {
-        self.head.lock().open.retain(|s| s.timestamp_ms < start_ms || s.timestamp_ms > end_ms);
+    /// Deletes the head's samples in `[start_ms, end_ms]`, and answers how many they were. Never runs
+    /// during a seal.
+    pub(crate) fn delete_from_head(&self, start_ms: i64, end_ms: i64) -> usize {
+        let open = &mut self.head.lock().open;
+        let before = open.len();
+        open.retain(|s| s.timestamp_ms < start_ms || s.timestamp_ms > end_ms);
+        before - open.len()
     }
 }
 
 fn insert(open: &mut Vec<Sample>, sample: Sample) -> Inserted {
     if open.last().is_none_or(|last| sample.timestamp_ms > last.timestamp_ms) {
         open.push(sample);
-        return Inserted::Taken;
+        return Inserted::Added;
     }
     match open.binary_search_by_key(&sample.timestamp_ms, |s| s.timestamp_ms) {
         Ok(at) if open[at] == sample => Inserted::Duplicate,
@@ -180,11 +190,11 @@ fn insert(open: &mut Vec<Sample>, sample: Sample) -> Inserted {
             if sample.total_cmp(&open[at]).is_gt() {
                 open[at] = sample;
             }
-            Inserted::Taken
+            Inserted::Merged
         }
         Err(at) => {
             open.insert(at, sample);
-            Inserted::Taken
+            Inserted::Added
         }
     }
 }
@@ -207,8 +217,14 @@ mod tests {
     #[test]
     fn samples_take_their_place_and_the_larger_value_wins_a_tie() {
         let series = series();
-        for (t, v) in [(5, 1.0), (3, 2.0), (5, 4.0), (5, 3.0), (9, 0.0)] {
-            assert_eq!(series.insert(Sample::new(t, v)), Inserted::Taken);
+        for (t, v, inserted) in [
+            (5, 1.0, Inserted::Added),
+            (3, 2.0, Inserted::Added),
+            (5, 4.0, Inserted::Merged),
+            (5, 3.0, Inserted::Merged),
+            (9, 0.0, Inserted::Added),
+        ] {
+            assert_eq!(series.insert(Sample::new(t, v)), inserted);
         }
         assert_eq!(series.insert(Sample::new(5, 4.0)), Inserted::Duplicate);
         assert_eq!(all(&series), [(3, 2.0), (5, 4.0), (9, 0.0)]);

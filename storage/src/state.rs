@@ -8,7 +8,8 @@ use crate::labels::Labels;
 use crate::options::Options;
 use crate::postings::Postings;
 use crate::registry::Registry;
-use crate::series::Series;
+use crate::sample::Sample;
+use crate::series::{Inserted, Series};
 use parking_lot::{Mutex, RwLock};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub(crate) struct State {
 pub(crate) struct Counters {
     /// Changes whenever the set of visible series does.
     pub(crate) series_generation: AtomicU64,
+    /// Samples in memory, not yet in a published block.
+    pub(crate) head_samples: AtomicU64,
     /// Bytes of log groups since the last seal.
     pub(crate) log_bytes: AtomicU64,
     /// Log groups made durable since the start.
@@ -85,6 +88,20 @@ impl State {
         self.postings.write().add(series.id, &series.labels);
         self.unindexed.lock().push(Arc::clone(series));
         self.counters.series_generation.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Puts a durable sample where readers find it.
+    pub(crate) fn insert(&self, series: &Series, sample: Sample) -> Inserted {
+        let inserted = series.insert(sample);
+        if inserted == Inserted::Added {
+            self.counters.head_samples.fetch_add(1, Ordering::Relaxed);
+        }
+        inserted
+    }
+
+    /// Counts samples that are no longer in memory.
+    pub(crate) fn count_gone_from_head(&self, samples: usize) {
+        self.counters.head_samples.fetch_sub(samples as u64, Ordering::Relaxed);
     }
 
     /// The series of this label set; made if need be.

@@ -67,6 +67,9 @@ fn apply(model: &mut Model, db: &Db, samples: &[(u8, i64, u64)]) {
 }
 
 fn check(model: &Model, db: &Db) {
+    let stats = db.stats();
+    let held: usize = model.values().map(BTreeMap::len).sum();
+    assert!(stats.head_samples + stats.sealed_samples >= held as u64, "{stats:?} of {held}");
     for series in 0..4u8 {
         let matchers = [Matcher::equal("pod", format!("p{series}"))];
         let selection = Selection { matchers: &matchers, visible: None };

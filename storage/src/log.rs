@@ -53,6 +53,15 @@ impl Log {
         }
         // A generation without its first number was being made when the process ended: it is empty.
         opened.retain(|(_, _, first_seq)| first_seq.is_some());
+        if let Some((_, store, Some(first_seq))) = opened.first()
+            && *first_seq > from_seq
+        {
+            let what = format!(
+                "groups {from_seq} to {} are missing: the index is older than the log",
+                first_seq - 1
+            );
+            return Err(Error::damaged(store.path(), what));
+        }
         let (mut next_seq, mut written_bytes) = (from_seq, 0);
         for at in 0..opened.len() {
             let end_seq = opened.get(at + 1).and_then(|(_, _, first_seq)| *first_seq).unwrap_or(u64::MAX);

@@ -1,0 +1,255 @@
+//! The behaviours, each a function over any store that is empty.
+
+use lookback::store::{Context, LabelsRequest, RangeRequest, Scope, Store, StoreError};
+use lookback_storage::resample::{counter_rates, resample};
+use lookback_storage::{
+    Aggregation, Grid, Labels, MatchOp, Matcher, OutOfOrder, STALENESS_MARKER_BITS, Sample, WriteBatch,
+    WriteReport,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+const NOW_MS: i64 = 1_794_700_800_000;
+
+type ByPod = BTreeMap<String, f64>;
+
+fn context(scope: Scope) -> Context {
+    Context { scope, timeout: Duration::from_secs(30) }
+}
+
+fn all() -> Context {
+    context(Scope::All)
+}
+
+fn only(namespace: &str) -> Context {
+    context(Scope::Namespaces(Arc::new(BTreeSet::from([namespace.to_owned()]))))
+}
+
+fn series(namespace: &str, pod: &str) -> Labels {
+    Labels::new([("__name__", "rps"), ("namespace", namespace), ("pod", pod)]).expect("valid")
+}
+
+async fn append(store: &dyn Store, labels: &Labels, samples: &[Sample]) -> WriteReport {
+    let mut batch = WriteBatch::default();
+    for sample in samples {
+        batch.push(labels.clone(), Some(sample.timestamp_ms), sample.value);
+    }
+    store.append(&all(), batch, NOW_MS, OutOfOrder::Window).await.expect("appended")
+}
+
+async fn select(store: &dyn Store, matchers: &[Matcher]) -> Vec<(Labels, Vec<Sample>)> {
+    let selected = store.select(&all(), matchers, i64::MIN, i64::MAX, 1_000_000).await.expect("selected");
+    selected.into_iter().map(|series| ((*series.labels).clone(), series.samples)).collect()
+}
+
+/// Samples with irregular times and values, the newest at `NOW_MS`.
+fn irregular(count: i64) -> Vec<Sample> {
+    let sample = |i: i64| Sample::new(NOW_MS - (count - 1 - i) * 7_000 - (i * i) % 3_000, (i as f64).sin());
+    (0..count).map(sample).collect()
+}
+
+pub(crate) async fn what_is_appended_is_selected_bit_for_bit(store: Arc<dyn Store>) {
+    let labels = Labels::new([("__name__", "a metric/\"ü\""), ("l", "x\ny"), ("z", "ß")]).expect("valid");
+    let bits =
+        [0, 1, (-0.0f64).to_bits(), f64::NAN.to_bits(), STALENESS_MARKER_BITS, u64::MAX, 1.5f64.to_bits()];
+    let samples: Vec<Sample> =
+        bits.iter().zip(NOW_MS - 10..).map(|(bits, t)| Sample::new(t, f64::from_bits(*bits))).collect();
+    let report = append(&*store, &labels, &samples).await;
+    assert_eq!((report.accepted, report.duplicates, report.series_created), (7, 0, 1));
+    assert_eq!(select(&*store, &[]).await, [(labels.clone(), samples.clone())]);
+    let again = append(&*store, &labels, &samples).await;
+    assert_eq!((again.accepted, again.duplicates, again.series_created), (0, 7, 0));
+
+    let part = store.select(&all(), &[], NOW_MS - 9, NOW_MS - 8, 10).await.expect("selected");
+    assert_eq!(part[0].samples, samples[1..=2]);
+}
+
+pub(crate) async fn a_refused_sample_does_not_hold_back_its_neighbours(store: Arc<dyn Store>) {
+    let (hour_ms, labels) = (3_600_000, series("a", "p"));
+    let times = [NOW_MS, NOW_MS - 2 * hour_ms, NOW_MS + hour_ms, NOW_MS - 1_000 * hour_ms, NOW_MS - 1];
+    let samples: Vec<Sample> = times.map(|t| Sample::new(t, 1.0)).to_vec();
+    let report = append(&*store, &labels, &samples).await;
+    assert_eq!(report.accepted, 2);
+    let reasons: Vec<_> = report.rejected.iter().map(|(at, reject)| (*at, reject.reason())).collect();
+    assert_eq!(reasons, [(1, "out_of_order"), (2, "too_far_ahead"), (3, "beyond_retention")]);
+    assert_eq!(select(&*store, &[]).await[0].1.len(), 2);
+}
+
+pub(crate) async fn the_larger_value_wins_at_equal_timestamps(store: Arc<dyn Store>) {
+    let labels = series("a", "p");
+    append(&*store, &labels, &[Sample::new(NOW_MS, 2.0)]).await;
+    append(&*store, &labels, &[Sample::new(NOW_MS, 3.0)]).await;
+    append(&*store, &labels, &[Sample::new(NOW_MS, 1.0)]).await;
+    assert_eq!(select(&*store, &[]).await[0].1, [Sample::new(NOW_MS, 3.0)]);
+    let latest = store.latest(&all(), &[], 0).await.expect("read");
+    assert_eq!(latest[0].sample, Sample::new(NOW_MS, 3.0));
+}
+
+pub(crate) async fn the_latest_value_is_fresh_and_ends_at_a_staleness_marker(store: Arc<dyn Store>) {
+    append(&*store, &series("a", "fresh"), &[Sample::new(NOW_MS, 1.0), Sample::new(NOW_MS - 5, 9.0)]).await;
+    append(&*store, &series("a", "old"), &[Sample::new(NOW_MS - 10_000, 2.0)]).await;
+    let marker = Sample::new(NOW_MS, f64::from_bits(STALENESS_MARKER_BITS));
+    append(&*store, &series("a", "ended"), &[Sample::new(NOW_MS - 1, 3.0), marker]).await;
+    let pods = async |not_before_ms| {
+        let latest = store.latest(&all(), &[Matcher::equal("__name__", "rps")], not_before_ms).await;
+        let latest = latest.expect("read").into_iter();
+        latest.map(|l| (l.labels.get("pod").expect("a pod").to_owned(), l.sample.value)).collect::<ByPod>()
+    };
+    assert_eq!(pods(NOW_MS - 9_999).await, ByPod::from([("fresh".to_owned(), 1.0)]));
+    let both = ByPod::from([("fresh".to_owned(), 1.0), ("old".to_owned(), 2.0)]);
+    assert_eq!(pods(NOW_MS - 10_000).await, both);
+}
+
+pub(crate) async fn a_range_is_what_the_one_definition_says(store: Arc<dyn Store>) {
+    let samples = {
+        let mut samples = irregular(400);
+        samples.sort_by_key(|s| s.timestamp_ms);
+        samples.dedup_by_key(|s| s.timestamp_ms);
+        samples
+    };
+    append(&*store, &series("a", "p"), &samples).await;
+    for name in ["avg", "min", "max", "last", "sum", "count", "p50", "p99.9"] {
+        for (start_ms, step_ms) in
+            [(NOW_MS - 2_000_000, 60_000), (NOW_MS - 1_234_567, 7_001), (NOW_MS + 1, 1)]
+        {
+            let aggregation: Aggregation = name.parse().expect("known");
+            let grid = Grid { start_ms, end_ms: NOW_MS + 100, step_ms };
+            let request = RangeRequest {
+                matchers: vec![Matcher::equal("pod", "p")],
+                start_ms,
+                end_ms: grid.end_ms,
+                step_ms,
+                aggregation,
+                counter: false,
+            };
+            let answer = store.range(&all(), request).await.expect("answered");
+            let points = answer.into_iter().flat_map(|series| series.samples).collect::<Vec<_>>();
+            assert_eq!(points, resample(&samples, grid, aggregation), "{name} every {step_ms}");
+        }
+    }
+}
+
+pub(crate) async fn a_counter_is_read_as_its_rate(store: Arc<dyn Store>) {
+    let samples: Vec<Sample> =
+        (0..100).map(|i| Sample::new(NOW_MS - (99 - i) * 15_000, ((i % 40) * 3) as f64)).collect();
+    append(&*store, &series("a", "p"), &samples).await;
+    let grid = Grid { start_ms: NOW_MS - 900_000, end_ms: NOW_MS, step_ms: 60_000 };
+    let request = RangeRequest {
+        matchers: vec![Matcher::equal("pod", "p")],
+        start_ms: grid.start_ms,
+        end_ms: grid.end_ms,
+        step_ms: grid.step_ms,
+        aggregation: Aggregation::Avg,
+        counter: true,
+    };
+    let answer = store.range(&all(), request).await.expect("answered");
+    assert_eq!(answer[0].samples, resample(&counter_rates(&samples, 300_000), grid, Aggregation::Avg));
+    assert_eq!(answer[0].samples.len(), 16);
+}
+
+pub(crate) async fn label_names_and_values_follow_the_selection(store: Arc<dyn Store>) {
+    append(&*store, &series("a", "p1"), &[Sample::new(NOW_MS, 1.0)]).await;
+    append(&*store, &series("b", "p2"), &[Sample::new(NOW_MS, 1.0)]).await;
+    let node = Labels::new([("__name__", "load"), ("node", "n1")]).expect("valid");
+    append(&*store, &node, &[Sample::new(NOW_MS, 1.0)]).await;
+    let labels = async |context: &Context, name: Option<&str>, matchers: &[Matcher]| {
+        let request = LabelsRequest { name: name.map(str::to_owned), matchers: matchers.to_vec() };
+        store.labels(context, request).await.expect("read")
+    };
+    assert_eq!(labels(&all(), None, &[]).await, ["__name__", "namespace", "node", "pod"]);
+    assert_eq!(labels(&all(), Some("__name__"), &[Matcher::not_equal("pod", "")]).await, ["rps"]);
+    assert_eq!(labels(&all(), Some("__name__"), &[Matcher::equal("pod", "")]).await, ["load"]);
+    let regex = Matcher::new("pod", MatchOp::Regex, "p[23]").expect("compiles");
+    assert_eq!(labels(&all(), Some("pod"), &[regex]).await, ["p2"]);
+    assert_eq!(labels(&only("a"), Some("pod"), &[]).await, ["p1"]);
+    assert_eq!(labels(&only("a"), None, &[]).await, ["__name__", "namespace", "pod"]);
+    assert!(labels(&all(), Some("absent"), &[]).await.is_empty());
+}
+
+pub(crate) async fn a_scope_bounds_every_call(store: Arc<dyn Store>) {
+    let node = Labels::new([("__name__", "rps"), ("node", "n1")]).expect("valid");
+    for labels in [&series("a", "p"), &series("b", "p"), &node] {
+        append(&*store, labels, &[Sample::new(NOW_MS, 1.0)]).await;
+    }
+    let mut mixed = WriteBatch::default();
+    mixed.push(series("a", "new"), Some(NOW_MS), 1.0);
+    mixed.push(series("b", "new"), Some(NOW_MS), 1.0);
+    let refused = store.append(&only("a"), mixed, NOW_MS, OutOfOrder::Window).await;
+    assert!(matches!(refused, Err(StoreError::OutOfScope { namespace }) if namespace == "b"));
+    let mut no_namespace = WriteBatch::default();
+    no_namespace.push(node, Some(NOW_MS), 2.0);
+    let refused = store.append(&only("a"), no_namespace, NOW_MS, OutOfOrder::Window).await;
+    assert!(matches!(refused, Err(StoreError::OutOfScope { .. })));
+    assert_eq!(select(&*store, &[]).await.len(), 3, "nothing of a refused batch is written");
+
+    let rps = [Matcher::equal("__name__", "rps")];
+    let selected = store.select(&only("a"), &rps, 0, i64::MAX, 100).await.expect("read");
+    assert_eq!(selected.iter().map(|s| (*s.labels).clone()).collect::<Vec<_>>(), [series("a", "p")]);
+    assert_eq!(store.latest(&only("b"), &rps, 0).await.expect("read").len(), 1);
+    assert!(store.latest(&only("c"), &rps, 0).await.expect("read").is_empty());
+    let request = RangeRequest {
+        matchers: rps.to_vec(),
+        start_ms: NOW_MS,
+        end_ms: NOW_MS,
+        step_ms: 1_000,
+        aggregation: Aggregation::Avg,
+        counter: false,
+    };
+    assert_eq!(store.range(&only("a"), request).await.expect("read").len(), 1);
+    assert_eq!(store.delete(&only("a"), &rps, i64::MIN, i64::MAX).await.expect("deleted"), 1);
+    assert_eq!(select(&*store, &rps).await.len(), 2);
+}
+
+pub(crate) async fn a_delete_removes_a_span_of_what_was_written_before(store: Arc<dyn Store>) {
+    let labels = series("a", "p");
+    let samples: Vec<Sample> = (0..10).map(|i| Sample::new(NOW_MS - 9 + i, i as f64)).collect();
+    append(&*store, &labels, &samples).await;
+    let pod = [Matcher::equal("pod", "p")];
+    assert_eq!(store.delete(&all(), &[], i64::MIN, i64::MAX).await.expect("no-op"), 0);
+    assert_eq!(store.delete(&all(), &pod, NOW_MS - 5, i64::MAX).await.expect("deleted"), 1);
+    assert_eq!(select(&*store, &pod).await[0].1, samples[..4]);
+    let latest = store.latest(&all(), &pod, 0).await.expect("read");
+    assert_eq!(latest[0].sample, samples[3]);
+    append(&*store, &labels, &samples[8..]).await;
+    assert_eq!(select(&*store, &pod).await[0].1.len(), 6, "what is written afterwards stays");
+}
+
+pub(crate) async fn a_selection_larger_than_the_limit_is_refused(store: Arc<dyn Store>) {
+    append(&*store, &series("a", "p"), &irregular(100)).await;
+    let error = store.select(&all(), &[], i64::MIN, i64::MAX, 99).await.expect_err("refused");
+    assert!(matches!(error, StoreError::TooLarge(_)), "{error}");
+}
+
+pub(crate) async fn concurrent_writers_lose_nothing(store: Arc<dyn Store>) {
+    let writers: Vec<_> = (0..8)
+        .map(|writer| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                for round in 0..50 {
+                    let sample = Sample::new(NOW_MS - 1_000 + round, round as f64);
+                    let labels = series("a", &format!("p{}", (writer + round) % 4));
+                    let report = append(&*store, &labels, &[sample]).await;
+                    assert_eq!(report.accepted + report.duplicates, 1);
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.expect("wrote");
+    }
+    let held: usize = select(&*store, &[]).await.iter().map(|(_, samples)| samples.len()).sum();
+    // Eight writers over four series in step: each round writes each series twice, the same sample.
+    assert_eq!(held, 200);
+}
+
+pub(crate) async fn statistics_tell_what_is_held(store: Arc<dyn Store>) {
+    let before = store.stats().await.expect("told");
+    append(&*store, &series("a", "p1"), &irregular(10)).await;
+    append(&*store, &series("a", "p2"), &irregular(10)).await;
+    let after = store.stats().await.expect("told");
+    assert_eq!(after.series, 2);
+    assert!(after.head_samples + after.sealed_samples >= 20);
+    assert!(after.log_bytes > 0 && after.write_failure.is_none());
+    assert_ne!(after.series_generation, before.series_generation);
+}

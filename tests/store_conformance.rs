@@ -1,0 +1,39 @@
+//! What every store must do, written once against the trait. Each engine that stands behind it runs
+//! the whole suite.
+
+mod conformance;
+
+use lookback::store::embedded::EmbeddedStore;
+use lookback_storage::Options;
+use std::sync::Arc;
+
+/// Runs a behaviour over each engine, each time on an empty store.
+macro_rules! behaviours {
+    ($($behaviour:ident),* $(,)?) => {
+        mod embedded {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $behaviour() {
+                    let dir = tempfile::tempdir().expect("a directory");
+                    let store = super::EmbeddedStore::open(dir.path(), super::Options::default()).expect("opens");
+                    super::conformance::$behaviour(super::Arc::new(store)).await;
+                }
+            )*
+        }
+    };
+}
+
+behaviours!(
+    what_is_appended_is_selected_bit_for_bit,
+    a_refused_sample_does_not_hold_back_its_neighbours,
+    the_larger_value_wins_at_equal_timestamps,
+    the_latest_value_is_fresh_and_ends_at_a_staleness_marker,
+    a_range_is_what_the_one_definition_says,
+    a_counter_is_read_as_its_rate,
+    label_names_and_values_follow_the_selection,
+    a_scope_bounds_every_call,
+    a_delete_removes_a_span_of_what_was_written_before,
+    a_selection_larger_than_the_limit_is_refused,
+    concurrent_writers_lose_nothing,
+    statistics_tell_what_is_held,
+);

@@ -3,6 +3,8 @@
 pub mod app;
 pub mod clock;
 pub mod http;
+pub mod ingest;
 pub mod kubernetes;
 pub mod store;
 pub mod telemetry;
+pub mod time;

@@ -2,3 +2,10 @@
 
 pub mod auth;
 pub mod error;
+pub mod health;
+pub mod observe;
+pub mod range;
+
+/// A response extension: which API answered, for metrics and logs.
+#[derive(Clone, Copy)]
+pub struct Api(pub &'static str);

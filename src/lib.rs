@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod clock;
+pub mod config;
 pub mod http;
 pub mod ingest;
 pub mod kubernetes;

@@ -1,4 +1,13 @@
 //! The HTTP face: routes, one file an API, who may call, and how errors look.
 
+pub mod append;
 pub mod auth;
+pub mod body;
 pub mod error;
+#[cfg(test)]
+pub(crate) mod harness;
+pub mod remote_write;
+
+/// Which API answered: a response extension, for the request log and the request metrics.
+#[derive(Clone, Copy)]
+pub struct Api(pub &'static str);

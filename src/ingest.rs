@@ -7,6 +7,8 @@
 //! Nothing here knows HTTP: the handlers are in [`crate::http`].
 
 pub mod json;
+#[cfg(test)]
+pub(crate) mod memory_store;
 pub mod params;
 pub mod path;
 pub mod protobuf;

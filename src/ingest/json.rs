@@ -50,11 +50,14 @@ pub fn array_elements(text: &[u8], max: usize) -> Result<Vec<&[u8]>, JsonError> 
     Ok(elements)
 }
 
+/// A member of an object: its name, and its value as a slice of the text.
+pub type Member<'a> = (Cow<'a, str>, &'a [u8]);
+
 /// The members of an object: each name and its value as a slice of the text.
 ///
 /// # Errors
 /// When the text is not one object, something stands behind it, or it has more than `max` members.
-pub fn object_members(text: &[u8], max: usize) -> Result<Vec<(Cow<'_, str>, &[u8])>, JsonError> {
+pub fn object_members(text: &[u8], max: usize) -> Result<Vec<Member<'_>>, JsonError> {
     let mut cutter = Cutter { text, at: 0 };
     let mut members = Vec::new();
     cutter.expect(b'{', "an object")?;

@@ -4,5 +4,6 @@ pub mod app;
 pub mod clock;
 pub mod http;
 pub mod kubernetes;
+pub mod query;
 pub mod store;
 pub mod telemetry;

@@ -1,3 +1,8 @@
 //! What Kubernetes' APIs are made of: quantities, selectors, resource names, discovery.
 
 pub mod catalog;
+pub mod described;
+pub mod discovery;
+pub mod quantity;
+pub mod resources;
+pub mod selector;

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod http;
 pub mod ingest;
 pub mod kubernetes;
+pub mod query;
 pub mod store;
 pub mod telemetry;
 pub mod time;

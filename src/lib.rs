@@ -7,6 +7,7 @@ pub mod http;
 pub mod ingest;
 pub mod kubernetes;
 pub mod query;
+pub mod serve;
 pub mod store;
 pub mod telemetry;
 pub mod time;

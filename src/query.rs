@@ -1,3 +1,4 @@
-//! Questions that need more than one call of the store. No HTTP here.
+//! Questions asked of the store: the latest value of an object, history. No HTTP here.
 
+pub mod latest;
 pub mod range;

@@ -38,6 +38,16 @@ pub fn observed(router: Router, app: App) -> Router {
     router.layer(CatchPanicLayer::custom(panicked)).layer(axum::middleware::from_fn_with_state(app, observe))
 }
 
+/// A layer that tells [`observed`] who called. To be within the authentication.
+pub async fn tell_caller(request: Request, next: Next) -> Response {
+    let caller = request.extensions().get::<Caller>().cloned();
+    let mut response = next.run(request).await;
+    if let Some(caller) = caller {
+        response.extensions_mut().insert(caller);
+    }
+    response
+}
+
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let said = panic.downcast_ref::<String>().map(String::as_str);
     let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");

@@ -87,9 +87,13 @@ mod tests {
         }
     }
 
-    fn told(pods: Pods) -> Vec<(String, String, Vec<(i64, f64)>)> {
-        let points = |s: Vec<Sample>| s.into_iter().map(|s| (s.timestamp_ms, s.value)).collect();
-        pods.into_series().into_iter().map(|s| (s.pod, s.container, points(s.samples))).collect()
+    /// `pod/container time=value …`, one a series.
+    fn told(pods: Pods) -> Vec<String> {
+        let point = |s: &Sample| format!(" {}={}", s.timestamp_ms, s.value);
+        let series = pods.into_series().into_iter();
+        series
+            .map(|s| format!("{}/{}{}", s.pod, s.container, s.samples.iter().map(point).collect::<String>()))
+            .collect()
     }
 
     #[test]
@@ -99,7 +103,7 @@ mod tests {
             series("p", "app", "1", &[(2, 10.0), (3, 5.0), (4, f64::MAX)]),
             series("q", "app", "0", &[(1, f64::NAN), (2, f64::INFINITY)]),
         ]);
-        assert_eq!(told(pods), [("p".into(), "app".into(), vec![(1, 1.0), (2, 12.0), (3, 5.0)])]);
+        assert_eq!(told(pods), ["p/app 1=1 2=12 3=5"]);
     }
 
     #[test]
@@ -107,10 +111,7 @@ mod tests {
         let pods = Pods::default()
             .or_else(vec![series("p", "a", "", &[(1, 1.0)]), series("p", "b", "", &[(1, f64::NAN)])])
             .or_else(vec![series("p", "a", "", &[(1, 9.0)]), series("p", "b", "", &[(1, 2.0)])]);
-        assert_eq!(
-            told(pods),
-            [("p".into(), "a".into(), vec![(1, 1.0)]), ("p".into(), "b".into(), vec![(1, 2.0)])]
-        );
+        assert_eq!(told(pods), ["p/a 1=1", "p/b 1=2"]);
     }
 
     #[test]
@@ -121,13 +122,6 @@ mod tests {
             series("p", "b", "", &[(1, 2.0)]),
             series("q", "", "", &[(1, 4.0)]),
         ]);
-        assert_eq!(
-            told(pods),
-            [
-                ("p".into(), "a".into(), vec![(1, 1.0)]),
-                ("p".into(), "b".into(), vec![(1, 2.0)]),
-                ("q".into(), String::new(), vec![(1, 4.0)])
-            ]
-        );
+        assert_eq!(told(pods), ["p/a 1=1", "p/b 1=2", "q/ 1=4"]);
     }
 }

@@ -44,7 +44,8 @@ fn pod_name_expression(workload: &str) -> String {
     let suffix = "[a-z0-9]{5}";
     let mut expression = format!("{name}(-[0-9]+|-{suffix}|-[0-9b-df-hj-np-tv-z]{{6,10}}-{suffix})?");
     if workload.len() + HASH_BYTES_MAX > GENERATED_NAME_BYTES_MAX {
-        let cut = workload.floor_char_boundary(GENERATED_NAME_BYTES_MAX);
+        let fits = |cut: &usize| workload.is_char_boundary(*cut);
+        let cut = (0..=GENERATED_NAME_BYTES_MAX.min(workload.len())).rfind(fits).unwrap_or_default();
         let (begin, _) = workload.split_at(cut);
         let hash = match GENERATED_NAME_BYTES_MAX - cut {
             0 => String::new(),

@@ -5,6 +5,7 @@ pub mod auth;
 pub mod body;
 pub mod connection;
 pub mod credentials;
+pub mod custom_metrics;
 pub mod error;
 #[cfg(test)]
 pub(crate) mod harness;

@@ -169,7 +169,7 @@ impl Client {
         Self { server_name: server_name.to_owned(), ..self.clone() }
     }
 
-    /// GETs a path with these headers on a connection of its own.
+    /// GETs a path with these headers (`Host` stands for HTTP/2's authority too) on a connection of its own.
     pub async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         self.send("GET", path, headers).await
     }
@@ -268,15 +268,14 @@ impl Open {
         path: &str,
         headers: &[(&str, &str)],
     ) -> Result<Answer, hyper::Error> {
+        let host = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
+        let host = host.map_or(self.server_name.as_str(), |(_, value)| value);
         let mut request = Request::builder().method(method);
         request = match &self.sender {
-            Sender::V1(_) => request.uri(path).header("Host", &self.server_name),
-            Sender::V2(_) => {
-                let uri = format!("https://{}{path}", self.server_name);
-                request.uri(uri.parse::<Uri>().expect("a path"))
-            }
+            Sender::V1(_) => request.uri(path).header("Host", host),
+            Sender::V2(_) => request.uri(format!("https://{host}{path}").parse::<Uri>().expect("a path")),
         };
-        for (name, value) in headers {
+        for (name, value) in headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host")) {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(Bytes::new())).expect("a request");

@@ -101,8 +101,8 @@ where
     });
     let builder = builder(protocol, &limits);
     let mut http = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    // When to look whether anything happened, and whether the connection was told to end.
-    let mut deadline = Instant::now() + limits.header_read_timeout;
+    let first_request_by = Instant::now() + limits.header_read_timeout;
+    let mut look_at = Instant::now() + limits.header_read_timeout.min(limits.idle_timeout);
     let mut ending = false;
     loop {
         tokio::select! {
@@ -112,26 +112,30 @@ where
                 }
                 return;
             }
-            // The drain time of the whole server bounds what follows.
             _ = stopping.changed(), if !ending => {
+                if lock(&activity).last.is_none() {
+                    // hyper would wait for a first request.
+                    return;
+                }
                 ending = true;
                 http.as_mut().graceful_shutdown();
-                deadline = Instant::now() + limits.drain_timeout;
+                look_at = Instant::now() + limits.drain_timeout;
             }
-            () = tokio::time::sleep_until(deadline) => {
-                let now = *lock(&activity);
-                if now.in_flight > 0 {
-                    deadline = Instant::now() + limits.idle_timeout;
-                } else if let Some(idle_until) = now.idle_until(limits.idle_timeout).filter(|_| !ending) {
-                    deadline = idle_until;
-                    if idle_until <= Instant::now() {
-                        // An answer may still be on its way out: the client has as long again to read it.
-                        ending = true;
-                        http.as_mut().graceful_shutdown();
-                        deadline = Instant::now() + limits.idle_timeout;
-                    }
-                } else {
+            () = tokio::time::sleep_until(look_at) => {
+                let now = Instant::now();
+                let Activity { in_flight, last } = *lock(&activity);
+                let due = last.map_or(first_request_by, |last| last + limits.idle_timeout);
+                if in_flight > 0 {
+                    look_at = now + limits.idle_timeout;
+                } else if due > now && !ending {
+                    look_at = due;
+                } else if ending || last.is_none() {
                     return debug!(%address, ending, "connection closed: nothing came in time");
+                } else {
+                    // An answer may still be on its way out: the client has as long again to read it.
+                    ending = true;
+                    http.as_mut().graceful_shutdown();
+                    look_at = now + limits.idle_timeout;
                 }
             }
         }
@@ -144,12 +148,6 @@ struct Activity {
     in_flight: usize,
     /// When a request last came or was answered; none has come yet: `None`.
     last: Option<Instant>,
-}
-
-impl Activity {
-    fn idle_until(&self, idle_timeout: Duration) -> Option<Instant> {
-        self.last.map(|last| last + idle_timeout)
-    }
 }
 
 /// Counts a request as in flight, until dropped.

@@ -306,3 +306,42 @@ fn first(headers: &HeaderMap, names: &[HeaderName]) -> Result<Option<String>, Un
 fn text<'v>(name: &HeaderName, value: &'v [u8]) -> Result<&'v str, Unidentified> {
     std::str::from_utf8(value).map_err(|_| Unidentified::NotText(name.clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut FrontProxySettings, &Path)) -> String {
+        let dir = tempfile::tempdir().expect("a directory");
+        let key = rcgen::generate_simple_self_signed(["ca".to_owned()]).expect("a certificate");
+        let ca_file = dir.path().join("ca.crt");
+        std::fs::write(&ca_file, key.cert.pem()).expect("written");
+        let mut settings = FrontProxySettings::new(ca_file);
+        FrontProxy::new(&settings).expect("usable before the change");
+        change(&mut settings, dir.path());
+        FrontProxy::new(&settings).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn a_bad_ca_file_is_named() {
+        for contents in [&b""[..], b"junk", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+        {
+            let error = refused(|settings, _| {
+                std::fs::write(&settings.requestheader_client_ca_file, contents).expect("written");
+            });
+            assert!(error.contains("--requestheader-client-ca-file") && error.contains("ca.crt"), "{error}");
+        }
+        let error = refused(|settings, dir| settings.requestheader_client_ca_file = dir.join("absent"));
+        assert!(error.contains("absent"), "{error}");
+    }
+
+    #[test]
+    fn a_header_name_that_can_not_be_is_named_with_its_flag() {
+        let error = refused(|settings, _| settings.requestheader_group_headers = vec!["X Group".to_owned()]);
+        assert!(error.contains("--requestheader-group-headers: \"X Group\""), "{error}");
+        let error = refused(|settings, _| settings.requestheader_extra_headers_prefix = vec![String::new()]);
+        assert!(error.contains("--requestheader-extra-headers-prefix"), "{error}");
+        let error = refused(|settings, _| settings.requestheader_username_headers.clear());
+        assert!(error.contains("--requestheader-username-headers"), "{error}");
+    }
+}

@@ -57,7 +57,7 @@ pub struct Limits {
     /// How long the head of a connection's first request may take; past that it is closed.
     pub header_read_timeout: Duration,
     /// How long a connection may do nothing between requests, and the head of a later HTTP/1.1
-    /// request may take; past that it is closed. Longer than the 90 s after which Go's clients
+    /// request may take; it is closed after once to twice that. Longer than the 90 s after which Go's clients
     /// close idle connections themselves, so that kube-apiserver does not run into ours.
     pub idle_timeout: Duration,
     /// How long requests in flight may take to finish after the shutdown; past that they are cut off.

@@ -1,11 +1,13 @@
 //! How samples come in: pushes, remote write, and imports of files.
 //!
-//! - [`path`] and [`params`] read the address of one pushed value, [`json`] cuts up the bodies of many;
+//! - [`write_metrics`] reads one pushed value, by way of [`path`] and [`params`];
+//! - [`batch`] reads many, by way of [`json`]; [`resource_info`] remembers what they describe;
 //! - [`remote_write`] reads what Prometheus sends, by way of [`protobuf`];
 //! - [`refusals`] tells a sender what was not taken.
 //!
 //! Nothing here knows HTTP: the handlers are in [`crate::http`].
 
+pub mod batch;
 pub mod json;
 #[cfg(test)]
 pub(crate) mod memory_store;
@@ -14,3 +16,5 @@ pub mod path;
 pub mod protobuf;
 pub mod refusals;
 pub mod remote_write;
+pub mod resource_info;
+pub mod write_metrics;

@@ -1,1 +1,241 @@
 //! The embedded engine behind the store seam.
+//!
+//! The engine's calls block; here they run on blocking threads, each with its deadline: when that
+//! passes, the caller is answered and the read ends at the next series.
+
+use super::{
+    Context, LabelsRequest, Latest, RangeRequest, Scope, SeriesSamples, Store, StoreError, StoreStats,
+};
+use crate::clock::Clock;
+use async_trait::async_trait;
+use lookback_storage::{
+    Db, Error, Grid, Labels, Matcher, Options, OutOfOrder, ReadLimits, Selection, WriteBatch, WriteReport,
+};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+/// How often the engine is told to do its background work.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
+/// Most samples that one range request may read.
+const RANGE_SAMPLES_MAX: usize = 100_000_000;
+
+/// The store that keeps its data in a directory of this machine. A cheap clone.
+#[derive(Clone)]
+pub struct EmbeddedStore {
+    db: Db,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in `dir`, or makes one. Replays the log, so it takes time: not for async threads.
+    ///
+    /// # Errors
+    /// As [`Db::open`].
+    pub fn open(dir: &Path, options: Options) -> Result<Self, Error> {
+        Ok(Self { db: Db::open(dir, options, uuid::Uuid::new_v4())? })
+    }
+
+    /// Does the engine's background work until `shutdown`; then seals nothing more and returns.
+    pub async fn maintain(self, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(MAINTENANCE_INTERVAL) => {}
+            }
+            let (db, now_ms) = (self.db.clone(), clock.now_ms());
+            match tokio::task::spawn_blocking(move || db.maintain(now_ms)).await {
+                Ok(Ok(done)) if done != lookback_storage::Maintained::default() => {
+                    tracing::info!(?done, "maintained the store");
+                }
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "maintenance of the store failed; it will be tried again")
+                }
+                Err(error) => {
+                    tracing::error!(%error, "maintenance of the store broke off; it will be tried again")
+                }
+            }
+        }
+    }
+
+    /// The engine itself, for tools that work on it directly.
+    #[must_use]
+    pub fn engine(&self) -> &Db {
+        &self.db
+    }
+
+    /// Runs a blocking read within the context's time.
+    async fn read<T: Send + 'static>(
+        &self,
+        context: &Context,
+        read: impl FnOnce(&Db, &Scope, &(dyn Fn() -> bool + Sync)) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        // However this call ends, the reading thread is told.
+        let _cancel = CancelOnDrop(Arc::clone(&cancelled));
+        let (db, scope) = (self.db.clone(), context.scope.clone());
+        let reading =
+            tokio::task::spawn_blocking(move || read(&db, &scope, &|| cancelled.load(Ordering::Relaxed)));
+        match tokio::time::timeout(context.timeout, reading).await {
+            Ok(Ok(answer)) => answer.map_err(|error| into_store_error(error, context.timeout)),
+            Ok(Err(error)) => Err(StoreError::Internal(error.to_string())),
+            Err(_) => Err(StoreError::DeadlineExceeded(context.timeout)),
+        }
+    }
+}
+
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Hands `use_selection` the selection of what fits the matchers and lies in the scope.
+fn within<T>(scope: &Scope, matchers: &[Matcher], use_selection: impl FnOnce(Selection<'_>) -> T) -> T {
+    match scope {
+        Scope::All => use_selection(Selection { matchers, visible: None }),
+        Scope::Namespaces(_) => {
+            let visible = |labels: &Labels| scope.allows(labels.get("namespace"));
+            use_selection(Selection { matchers, visible: Some(&visible) })
+        }
+    }
+}
+
+fn into_store_error(error: Error, timeout: Duration) -> StoreError {
+    match error {
+        error if error.is_no_space() => StoreError::NoSpace(error.to_string()),
+        Error::TooManySamples { .. } => StoreError::TooLarge(error.to_string()),
+        Error::Cancelled => StoreError::DeadlineExceeded(timeout),
+        Error::Damaged { .. } => StoreError::Internal(error.to_string()),
+        error => StoreError::Unavailable(error.to_string()),
+    }
+}
+
+fn into_series((labels, samples): lookback_storage::SeriesSamples) -> SeriesSamples {
+    SeriesSamples { labels, samples }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    async fn append(
+        &self,
+        context: &Context,
+        batch: WriteBatch,
+        now_ms: i64,
+        out_of_order: OutOfOrder,
+    ) -> Result<WriteReport, StoreError> {
+        let outside = batch.series.iter().find(|labels| !context.scope.allows(labels.get("namespace")));
+        if let Some(labels) = outside {
+            let namespace = labels.get("namespace").unwrap_or_default().to_owned();
+            return Err(StoreError::OutOfScope { namespace });
+        }
+        let (sender, report) = oneshot::channel();
+        let done = move |report| {
+            // The caller may have gone: what was written stays written.
+            let _ = sender.send(report);
+        };
+        self.db
+            .append(batch, now_ms, out_of_order, done)
+            .map_err(|error| into_store_error(error, context.timeout))?;
+        match tokio::time::timeout(context.timeout, report).await {
+            Ok(Ok(report)) => report.map_err(|error| into_store_error(error, context.timeout)),
+            Ok(Err(_)) => {
+                Err(StoreError::Unavailable("the committer has ended: restart the server".to_owned()))
+            }
+            Err(_) => Err(StoreError::DeadlineExceeded(context.timeout)),
+        }
+    }
+
+    async fn latest(
+        &self,
+        context: &Context,
+        matchers: &[Matcher],
+        not_before_ms: i64,
+    ) -> Result<Vec<Latest>, StoreError> {
+        // Memory only: no blocking thread is needed.
+        let latest = within(&context.scope, matchers, |selection| self.db.latest(selection));
+        let fresh = latest
+            .into_iter()
+            .filter(|(_, sample)| sample.timestamp_ms >= not_before_ms && !sample.is_staleness_marker());
+        Ok(fresh.map(|(labels, sample)| Latest { labels, sample }).collect())
+    }
+
+    async fn select(
+        &self,
+        context: &Context,
+        matchers: &[Matcher],
+        start_ms: i64,
+        end_ms: i64,
+        samples_max: usize,
+    ) -> Result<Vec<SeriesSamples>, StoreError> {
+        let matchers = matchers.to_vec();
+        let read = move |db: &Db, scope: &Scope, cancelled: &(dyn Fn() -> bool + Sync)| {
+            let limits = ReadLimits { samples_max, cancelled };
+            within(scope, &matchers, |selection| db.select(selection, start_ms, end_ms, limits))
+        };
+        Ok(self.read(context, read).await?.into_iter().map(into_series).collect())
+    }
+
+    async fn range(
+        &self,
+        context: &Context,
+        request: RangeRequest,
+    ) -> Result<Vec<SeriesSamples>, StoreError> {
+        let read = move |db: &Db, scope: &Scope, cancelled: &(dyn Fn() -> bool + Sync)| {
+            let limits = ReadLimits { samples_max: RANGE_SAMPLES_MAX, cancelled };
+            let grid =
+                Grid { start_ms: request.start_ms, end_ms: request.end_ms, step_ms: request.step_ms.max(1) };
+            within(scope, &request.matchers, |selection| {
+                db.range(selection, grid, request.aggregation, request.counter, limits)
+            })
+        };
+        Ok(self.read(context, read).await?.into_iter().map(into_series).collect())
+    }
+
+    async fn labels(&self, context: &Context, request: LabelsRequest) -> Result<Vec<String>, StoreError> {
+        let read = move |db: &Db, scope: &Scope, _: &(dyn Fn() -> bool + Sync)| {
+            Ok(within(scope, &request.matchers, |selection| db.labels(request.name.as_deref(), selection)))
+        };
+        self.read(context, read).await
+    }
+
+    async fn delete(
+        &self,
+        context: &Context,
+        matchers: &[Matcher],
+        start_ms: i64,
+        end_ms: i64,
+    ) -> Result<u64, StoreError> {
+        if matchers.is_empty() {
+            return Ok(0);
+        }
+        let matchers = matchers.to_vec();
+        let delete = move |db: &Db, scope: &Scope, _: &(dyn Fn() -> bool + Sync)| {
+            within(scope, &matchers, |selection| db.delete(selection, start_ms, end_ms))
+        };
+        self.read(context, delete).await
+    }
+
+    async fn stats(&self) -> Result<StoreStats, StoreError> {
+        let db = self.db.clone();
+        let stats = tokio::task::spawn_blocking(move || db.stats()).await;
+        let stats = stats.map_err(|error| StoreError::Internal(error.to_string()))?;
+        Ok(StoreStats {
+            series: stats.series,
+            head_samples: stats.head_samples,
+            sealed_samples: stats.sealed_samples,
+            log_bytes: stats.log_bytes,
+            block_bytes: stats.block_bytes,
+            index_bytes: stats.index_bytes,
+            partitions: stats.partitions,
+            damaged_blocks: stats.damaged_blocks,
+            write_failure: stats.write_failure,
+            series_generation: stats.series_generation,
+        })
+    }
+}

@@ -1,13 +1,87 @@
 //! The embedded time-series engine of Lookback.
+//!
+//! It keeps samples (`f64` at a millisecond) of series (label sets, as in Prometheus) on a directory
+//! of its own: first in a write-ahead log, then in compressed, checksummed, immutable blocks by
+//! partition of time, which expire whole.
+//!
+//! **What it promises.** When an append is acknowledged, its samples survive the end of the process
+//! and a power cut. A read returns what was written, bit for bit, or leaves out what is damaged and
+//! says so; it never returns a wrong value.
+//!
+//! **What it is not.** It has no clock, no network, no async runtime and no query language: time comes
+//! with each call, and calls block. One process opens a directory at a time. It does not replicate.
+//!
+//! **Limits.** 2³² series over the life of a store; label sets as in [`labels::limits`]; a partition
+//! is 1 day by default; samples in memory until they are sealed.
+//!
+//! ```
+//! use lookback_storage::{Db, Labels, Matcher, Options, OutOfOrder, ReadLimits, Selection, WriteBatch};
+//!
+//! let dir = tempfile::tempdir()?;
+//! let db = Db::open(dir.path(), Options::default(), uuid::Uuid::new_v4())?;
+//! let mut batch = WriteBatch::default();
+//! batch.push(Labels::new([("__name__", "rps"), ("pod", "web-1")])?, Some(1_000), 42.0);
+//! let report = db.append_wait(batch, 1_000, OutOfOrder::Window)?;
+//! assert_eq!(report.accepted, 1);
+//!
+//! let matchers = [Matcher::equal("__name__", "rps")];
+//! let selection = Selection { matchers: &matchers, visible: None };
+//! let limits = ReadLimits { samples_max: 1_000, cancelled: &|| false };
+//! let read = db.select(selection, 0, 2_000, limits)?;
+//! assert_eq!(read[0].1[0].value, 42.0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Map
+//!
+//! | file | what |
+//! |---|---|
+//! | `db` | opening, the public calls |
+//! | `commit` | the one thread that changes the store: group commit |
+//! | `seal`, `maintain` | memory to blocks; expiry, merges |
+//! | `select` | reads: memory and blocks merged |
+//! | `resample` | what a point of a resampled series is |
+//! | `state`, `registry`, `series`, `postings`, `deletes` | what is in memory |
+//! | `log`, `index`, `block`, `chunk` | what is on disk, specified in FORMAT.md |
+//! | `keyvalue` | the only file that names sled |
+//! | `files`, `bytes` | durable files; small encodings |
+//! | `append`, `labels`, `matcher`, `sample`, `options`, `error` | the words of the interface |
 
 pub mod append;
+mod block;
+mod bytes;
+mod chunk;
+mod commit;
+mod db;
+mod deletes;
+mod error;
+mod files;
+mod index;
+mod keyvalue;
 pub mod labels;
-pub mod matcher;
+mod log;
+mod maintain;
+mod matcher;
+mod options;
+mod postings;
+mod registry;
 pub mod resample;
-pub mod sample;
+mod sample;
+mod seal;
+mod select;
+mod series;
+mod state;
 
 pub use append::{NewSample, OutOfOrder, Reject, WriteBatch, WriteReport};
+pub use db::{Db, Stats};
+pub use error::{Error, Result};
 pub use labels::{LabelError, Labels, METRIC_NAME_LABEL};
+pub use maintain::Maintained;
 pub use matcher::{MatchOp, Matcher, MatcherError};
-pub use resample::Aggregation;
-pub use sample::{Sample, sort_and_deduplicate};
+pub use options::Options;
+pub use resample::{Aggregation, Grid};
+pub use sample::{STALENESS_MARKER_BITS, Sample, sort_and_deduplicate};
+pub use select::{ReadLimits, Selection, SeriesSamples};
+
+/// The version of FORMAT.md that this program writes, and the newest that it reads.
+pub const FORMAT_VERSION: u32 = 1;

@@ -1,0 +1,363 @@
+//! The committer: the one thread that changes the store. It takes what waits, checks it, writes it
+//! into the log as one, syncs once, and only then applies and acknowledges it.
+
+use crate::append::{OutOfOrder, Reject, WriteBatch, WriteReport};
+use crate::deletes::DeleteRecord;
+use crate::error::{Error, Result};
+use crate::labels::limits::SET_BYTES_MAX;
+use crate::log::{Delete, Group, Log, SeriesDefinition};
+use crate::sample::Sample;
+use crate::series::{Inserted, Series};
+use crate::state::State;
+use crossbeam::channel::{Receiver, Sender};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Most samples that are committed with one sync.
+const SAMPLES_PER_SYNC_MAX: usize = 200_000;
+/// Most samples in one log group: at most 27 bytes each.
+const SAMPLES_PER_GROUP_MAX: usize = 1_500;
+/// Most label text in one log group, before the last set.
+const LABEL_BYTES_PER_GROUP_MAX: usize = 2 * SET_BYTES_MAX;
+
+/// What the committer is asked to do.
+pub(crate) enum Command {
+    Append(Append),
+    Delete {
+        series: Vec<Arc<Series>>,
+        start_ms: i64,
+        end_ms: i64,
+        done: Sender<Result<()>>,
+    },
+    /// Begin a new log generation. Answers its number and that of its first group.
+    Rotate {
+        done: Sender<Result<(u64, u64)>>,
+    },
+    /// Forget those of these series that have no samples in memory. Answers which.
+    Forget {
+        series: Vec<Arc<Series>>,
+        done: Sender<Vec<Arc<Series>>>,
+    },
+    Stop,
+}
+
+/// Samples to append, their series looked up.
+pub(crate) struct Append {
+    pub(crate) batch: WriteBatch,
+    pub(crate) series: Vec<Arc<Series>>,
+    pub(crate) now_ms: i64,
+    pub(crate) out_of_order: OutOfOrder,
+    pub(crate) done: Box<dyn FnOnce(Result<WriteReport>) + Send>,
+}
+
+/// The committer's own state.
+pub(crate) struct Committer {
+    pub(crate) state: Arc<State>,
+    pub(crate) log: Log,
+    pub(crate) commands: Receiver<Command>,
+    /// Samples sent and not yet committed, across all writers.
+    pub(crate) queued_samples: Arc<AtomicUsize>,
+    /// Whether the last write into the log failed: the next one begins a new generation.
+    pub(crate) log_failed: bool,
+}
+
+/// One append on its way through a commit.
+struct Pending {
+    append: Append,
+    report: WriteReport,
+    /// The samples that passed, with their series' place in `append.series`.
+    admitted: Vec<(usize, Sample)>,
+}
+
+impl Committer {
+    /// Works until it is told to stop or nobody is left to tell it.
+    pub(crate) fn run(mut self) {
+        while let Ok(command) = self.commands.recv() {
+            match command {
+                Command::Append(first) => {
+                    if !self.append_with_waiting(first) {
+                        return;
+                    }
+                }
+                other => {
+                    if !self.execute(other) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Commits an append together with those that wait behind it. False: stop.
+    fn append_with_waiting(&mut self, first: Append) -> bool {
+        let mut samples = first.batch.samples.len();
+        let mut appends = vec![first];
+        let mut next = None;
+        while samples < SAMPLES_PER_SYNC_MAX {
+            match self.commands.try_recv() {
+                Ok(Command::Append(append)) => {
+                    samples += append.batch.samples.len();
+                    appends.push(append);
+                }
+                Ok(other) => {
+                    next = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        self.queued_samples.fetch_sub(samples, Ordering::Relaxed);
+        self.commit(appends);
+        next.is_none_or(|command| self.execute(command))
+    }
+
+    fn execute(&mut self, command: Command) -> bool {
+        // Whoever asked may have gone: then nobody needs the answer.
+        match command {
+            Command::Append(append) => return self.append_with_waiting(append),
+            Command::Delete { series, start_ms, end_ms, done } => {
+                let _ = done.send(self.delete(&series, start_ms, end_ms));
+            }
+            Command::Rotate { done } => {
+                let _ = done.send(self.rotate());
+            }
+            Command::Forget { series, done } => {
+                let _ = done.send(self.forget(series));
+            }
+            Command::Stop => return false,
+        }
+        true
+    }
+
+    fn commit(&mut self, appends: Vec<Append>) {
+        let mut pending: Vec<Pending> = appends.into_iter().map(|append| self.admit(append)).collect();
+        let created = new_series(&pending);
+        let groups = groups_of(&created, &pending);
+        let written = self.state.check_space().and_then(|()| self.write(&groups));
+        self.note_outcome(&written);
+        match &written {
+            Ok(()) => self.apply(&created, &mut pending),
+            Err(_) => {
+                let admitted =
+                    pending.iter().flat_map(|p| p.admitted.iter().map(|(at, _)| &p.append.series[*at]));
+                admitted.for_each(|series| series.withdraw());
+            }
+        }
+        for one in pending {
+            (one.append.done)(match &written {
+                Ok(()) => Ok(one.report),
+                Err(error) => Err(copy_of(error)),
+            });
+        }
+    }
+
+    /// Decides which samples of an append are taken.
+    fn admit(&self, mut append: Append) -> Pending {
+        for (series, labels) in append.series.iter_mut().zip(&append.batch.series) {
+            if series.is_removed() {
+                *series = self.state.resolve(labels);
+            }
+        }
+        let mut report = WriteReport::default();
+        let mut admitted = Vec::with_capacity(append.batch.samples.len());
+        for (place, new) in append.batch.samples.iter().enumerate() {
+            let series = &append.series[new.series];
+            let newest_ms = series.newest_admitted_ms();
+            let timestamp_ms = match new.timestamp_ms {
+                Some(given) => given,
+                None => newest_ms.map_or(append.now_ms, |n| append.now_ms.max(n.saturating_add(1))),
+            };
+            let given = new.timestamp_ms.is_some();
+            let refused = given
+                .then(|| self.refuse(timestamp_ms, newest_ms, append.now_ms, append.out_of_order))
+                .flatten();
+            let sample = Sample::new(timestamp_ms, new.value);
+            if let Some(reject) = refused {
+                report.rejected.push((place, reject));
+            } else if series.holds(sample) {
+                report.duplicates += 1;
+            } else {
+                series.admit(timestamp_ms);
+                admitted.push((new.series, sample));
+            }
+        }
+        Pending { append, report, admitted }
+    }
+
+    fn refuse(
+        &self,
+        timestamp_ms: i64,
+        newest_ms: Option<i64>,
+        now_ms: i64,
+        out_of_order: OutOfOrder,
+    ) -> Option<Reject> {
+        let options = &self.state.options;
+        if timestamp_ms > now_ms.saturating_add(options.ahead_max_ms) {
+            return Some(Reject::TooFarAhead { timestamp_ms, now_ms, ahead_max_ms: options.ahead_max_ms });
+        }
+        if let Some(oldest_ms) = self.state.oldest_ms(now_ms).filter(|oldest| timestamp_ms < *oldest) {
+            return Some(Reject::BeyondRetention { timestamp_ms, oldest_ms });
+        }
+        let window_ms = options.out_of_order_window_ms;
+        let newest_ms = newest_ms.filter(|_| out_of_order == OutOfOrder::Window)?;
+        (timestamp_ms < newest_ms.saturating_sub(window_ms)).then_some(Reject::OutOfOrder {
+            timestamp_ms,
+            newest_ms,
+            window_ms,
+        })
+    }
+
+    /// Writes groups into the log, durably, or none of them.
+    fn write(&mut self, groups: &[Group]) -> Result<()> {
+        if groups.is_empty() {
+            return Ok(());
+        }
+        if self.log_failed {
+            self.log.rotate()?;
+        }
+        // Until the log says otherwise, assume the worst of it.
+        self.log_failed = true;
+        self.log.append(groups)?;
+        self.log_failed = false;
+        self.state.counters.log_bytes.store(self.log.written_bytes(), Ordering::Relaxed);
+        self.state.counters.groups_committed.fetch_add(groups.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Remembers why writes fail, for readiness and statistics; logs it once.
+    fn note_outcome(&self, written: &Result<()>) {
+        let mut failure = self.state.write_failure.lock();
+        match written {
+            Ok(()) => *failure = None,
+            Err(error) => {
+                if failure.is_none() {
+                    tracing::error!(%error, "writes are refused: the log can't be written");
+                }
+                *failure = Some(error.to_string());
+            }
+        }
+    }
+
+    /// Makes durable samples readable.
+    fn apply(&self, created: &[Arc<Series>], pending: &mut [Pending]) {
+        for series in created {
+            series.set_durable();
+            self.state.publish(series);
+        }
+        let created: HashSet<u32> = created.iter().map(|series| series.id).collect();
+        let mut credited = HashSet::new();
+        for one in pending {
+            for (at, sample) in &one.admitted {
+                let series = &one.append.series[*at];
+                match self.state.insert(series, *sample) {
+                    Inserted::Added | Inserted::Merged => one.report.accepted += 1,
+                    Inserted::Duplicate => one.report.duplicates += 1,
+                }
+                if created.contains(&series.id) && credited.insert(series.id) {
+                    one.report.series_created += 1;
+                }
+            }
+        }
+    }
+
+    fn delete(&mut self, series: &[Arc<Series>], start_ms: i64, end_ms: i64) -> Result<()> {
+        let first_seq = self.log.next_seq();
+        let deletes = |series: &[Arc<Series>]| {
+            series.iter().map(|s| Delete { series: s.id, start_ms, end_ms }).collect::<Vec<_>>()
+        };
+        let groups: Vec<Group> = series
+            .chunks(SAMPLES_PER_GROUP_MAX)
+            .map(|part| Group { deletes: deletes(part), ..Group::default() })
+            .collect();
+        self.write(&groups)?;
+        let mut all = (*self.state.deletes()).clone();
+        for (seq, part) in (first_seq..).zip(series.chunks(SAMPLES_PER_GROUP_MAX)) {
+            for series in part {
+                self.state.count_gone_from_head(series.delete_from_head(start_ms, end_ms));
+                all.add(DeleteRecord { seq, series: series.id, start_ms, end_ms });
+            }
+        }
+        self.state.set_deletes(all);
+        for series in series {
+            series.reset_latest(self.state.newest_sample(series)?);
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> Result<(u64, u64)> {
+        self.state.check_space()?;
+        self.log.rotate()?;
+        self.log_failed = false;
+        self.state.counters.log_bytes.store(0, Ordering::Relaxed);
+        Ok((self.log.generation(), self.log.next_seq()))
+    }
+
+    fn forget(&self, mut series: Vec<Arc<Series>>) -> Vec<Arc<Series>> {
+        series.retain(|series| series.head_samples() == 0);
+        for series in &series {
+            self.state.registry.remove(series);
+            self.state.postings.write().remove(series.id, &series.labels);
+            self.state.counters.series_generation.fetch_add(1, Ordering::Relaxed);
+        }
+        series
+    }
+}
+
+/// The series whose first samples are among these, each once.
+fn new_series(pending: &[Pending]) -> Vec<Arc<Series>> {
+    let mut seen = HashSet::new();
+    let mut created = Vec::new();
+    for one in pending {
+        for (at, _) in &one.admitted {
+            let series = &one.append.series[*at];
+            if !series.is_durable() && seen.insert(series.id) {
+                created.push(Arc::clone(series));
+            }
+        }
+    }
+    created
+}
+
+/// Packs definitions and samples into groups, each small enough for one record.
+fn groups_of(created: &[Arc<Series>], pending: &[Pending]) -> Vec<Group> {
+    let mut groups = Vec::new();
+    let mut group = Group::default();
+    let mut label_bytes = 0;
+    for series in created {
+        let labels = series.labels.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+        group.series.push(SeriesDefinition { id: series.id, labels });
+        label_bytes += series.labels.text_bytes() + 16 * series.labels.len();
+        if label_bytes > LABEL_BYTES_PER_GROUP_MAX {
+            groups.push(std::mem::take(&mut group));
+            label_bytes = 0;
+        }
+    }
+    for one in pending {
+        for (at, sample) in &one.admitted {
+            group.samples.push((one.append.series[*at].id, *sample));
+            if group.samples.len() == SAMPLES_PER_GROUP_MAX {
+                groups.push(std::mem::take(&mut group));
+            }
+        }
+    }
+    if group != Group::default() {
+        groups.push(group);
+    }
+    groups
+}
+
+/// The same error for one more waiting writer.
+fn copy_of(error: &Error) -> Error {
+    match error {
+        Error::NoSpace { path, free_bytes, needed_bytes } => {
+            Error::NoSpace { path: path.clone(), free_bytes: *free_bytes, needed_bytes: *needed_bytes }
+        }
+        Error::Io { doing, path, source } => Error::Io {
+            doing,
+            path: path.clone(),
+            source: std::io::Error::new(source.kind(), source.to_string()),
+        },
+        other => Error::KeyValue { path: std::path::PathBuf::from("log"), what: other.to_string() },
+    }
+}

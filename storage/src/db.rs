@@ -1,0 +1,448 @@
+//! The engine: opened on a directory, shared by clones.
+
+use crate::append::{OutOfOrder, WriteBatch, WriteReport};
+use crate::block::{BLOCKS_DIR, Block};
+use crate::commit::{Append, Command, Committer};
+use crate::deletes::{DeleteRecord, Deletes};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::index::{Index, Loaded, StoreRecord};
+use crate::labels::Labels;
+use crate::log::{Group, Log};
+use crate::maintain::{Maintained, MaintenanceState};
+use crate::options::Options;
+use crate::resample::{Aggregation, Grid};
+use crate::sample::Sample;
+use crate::select::{ReadLimits, Selection, SeriesSamples};
+use crate::state::State;
+use crossbeam::channel::{Sender, TrySendError, bounded};
+use parking_lot::Mutex;
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use uuid::Uuid;
+
+const LOCK_FILE: &str = "LOCK";
+const LOG_DIR: &str = "log";
+const INDEX_DIR: &str = "index";
+/// Commands that may wait for the committer.
+const COMMANDS_MAX: usize = 1_024;
+
+/// A store of time series on a directory of its own. A cheap clone; the last one to go closes it.
+///
+/// Calls block their thread, [`append`](Self::append) aside, which answers through a callback.
+#[derive(Clone)]
+pub struct Db(Arc<Inner>);
+
+/// What the handles share.
+pub(crate) struct Inner {
+    pub(crate) state: Arc<State>,
+    pub(crate) index: Index,
+    store: StoreRecord,
+    commands: Sender<Command>,
+    queued_samples: Arc<AtomicUsize>,
+    /// Held by seals, merges, expiry and deletes: one of them at a time.
+    pub(crate) maintenance: Mutex<MaintenanceState>,
+    committer: Option<JoinHandle<()>>,
+    /// Held locked while the store is open.
+    _lock: File,
+}
+
+/// What the store holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Series that readers see.
+    pub series: u64,
+    /// Changes whenever the set of visible series does.
+    pub series_generation: u64,
+    /// Samples in memory, not yet in a published block.
+    pub head_samples: u64,
+    /// Samples in blocks.
+    pub sealed_samples: u64,
+    /// Bytes of the write-ahead log on disk.
+    pub log_bytes: u64,
+    /// Bytes of blocks on disk.
+    pub block_bytes: u64,
+    /// Bytes of the index on disk.
+    pub index_bytes: u64,
+    /// Partitions of time that have blocks.
+    pub partitions: u64,
+    /// Blocks.
+    pub blocks: u64,
+    /// Log groups made durable since the start.
+    pub groups_committed: u64,
+    /// Blocks left out because they are damaged.
+    pub damaged_blocks: u64,
+    /// Reads of chunks that were left out because they are damaged.
+    pub damaged_chunks: u64,
+    /// Why the last write failed, until one succeeds.
+    pub write_failure: Option<String>,
+}
+
+impl Db {
+    /// Opens the store in `dir`, or makes one, and replays its log. `new_uuid` is the identity of a
+    /// store that is made.
+    ///
+    /// # Errors
+    /// When another process has it, when it is of a later format, when it is damaged where nothing can
+    /// be left out (the index, the log), or when the file system refuses.
+    pub fn open(dir: &Path, options: Options, new_uuid: Uuid) -> Result<Self> {
+        files::create_dir_all(dir)?;
+        let lock = lock(dir)?;
+        let new_store =
+            StoreRecord { format: crate::FORMAT_VERSION, uuid: new_uuid, partition_ms: options.partition_ms };
+        let (index, store) = Index::open(&dir.join(INDEX_DIR), new_store)?;
+        let loaded = index.load()?;
+        let state = Arc::new(State::new(dir, options, store.partition_ms));
+        let checkpoint = loaded.checkpoint;
+        restore(&state, loaded)?;
+        let log = Log::open(&dir.join(LOG_DIR), store.uuid, checkpoint.next_seq, |seq, group| {
+            replay(&state, seq, group)
+        })?;
+        state.counters.log_bytes.store(log.written_bytes(), Ordering::Relaxed);
+
+        let (commands, receiver) = bounded(COMMANDS_MAX);
+        let queued_samples = Arc::new(AtomicUsize::new(0));
+        let committer = Committer {
+            state: Arc::clone(&state),
+            log,
+            commands: receiver,
+            queued_samples: Arc::clone(&queued_samples),
+            log_failed: false,
+        };
+        let committer = std::thread::Builder::new()
+            .name("lookback-commit".to_owned())
+            .spawn(move || committer.run())
+            .map_err(Error::io("start the committer for", dir))?;
+        Ok(Self(Arc::new(Inner {
+            state,
+            index,
+            store,
+            commands,
+            queued_samples,
+            maintenance: Mutex::new(MaintenanceState {
+                next_block: checkpoint.next_block,
+                last_seal_ms: None,
+            }),
+            committer: Some(committer),
+            _lock: lock,
+        })))
+    }
+
+    /// Hands samples to the committer and returns; `done` is called, on the committer's thread, once
+    /// everything accepted is durable: it survives a power cut. `now_ms` stamps samples without a time
+    /// and bounds those with one.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] when too much waits already, [`Error::Closed`]; then `done` is not called.
+    pub fn append(
+        &self,
+        batch: WriteBatch,
+        now_ms: i64,
+        out_of_order: OutOfOrder,
+        done: impl FnOnce(Result<WriteReport>) + Send + 'static,
+    ) -> Result<()> {
+        let inner = &self.0;
+        let samples = batch.samples.len();
+        let waiting = inner.queued_samples.fetch_add(samples, Ordering::Relaxed);
+        // One batch is always let in, however large: it is bounded by whoever made it.
+        if waiting > 0 && waiting + samples > inner.state.options.queued_samples_max {
+            inner.queued_samples.fetch_sub(samples, Ordering::Relaxed);
+            return Err(Error::Overloaded);
+        }
+        let series = batch.series.iter().map(|labels| inner.state.resolve(labels)).collect();
+        let append = Append { batch, series, now_ms, out_of_order, done: Box::new(done) };
+        inner.commands.try_send(Command::Append(append)).map_err(|refused| {
+            inner.queued_samples.fetch_sub(samples, Ordering::Relaxed);
+            match refused {
+                TrySendError::Full(_) => Error::Overloaded,
+                TrySendError::Disconnected(_) => Error::Closed,
+            }
+        })
+    }
+
+    /// [`append`](Self::append), and waits for it.
+    ///
+    /// # Errors
+    /// As `append`, and what the write itself met.
+    pub fn append_wait(
+        &self,
+        batch: WriteBatch,
+        now_ms: i64,
+        out_of_order: OutOfOrder,
+    ) -> Result<WriteReport> {
+        let (sender, answer) = bounded(1);
+        self.append(batch, now_ms, out_of_order, move |report| {
+            // The one who waits may have gone.
+            let _ = sender.send(report);
+        })?;
+        answer.recv().map_err(|_| Error::Closed)?
+    }
+
+    /// The newest sample of each selected series, staleness markers included, in no order. Touches
+    /// memory only, and waits for no writer.
+    #[must_use]
+    pub fn latest(&self, selection: Selection<'_>) -> Vec<(Arc<Labels>, Sample)> {
+        self.0.state.latest(selection)
+    }
+
+    /// All samples of the selected series in `[start_ms, end_ms]`, bit for bit, in label order.
+    ///
+    /// # Errors
+    /// When a bound is met, or the file system refuses. Damaged chunks are left out, counted and logged.
+    pub fn select(
+        &self,
+        selection: Selection<'_>,
+        start_ms: i64,
+        end_ms: i64,
+        limits: ReadLimits<'_>,
+    ) -> Result<Vec<SeriesSamples>> {
+        self.0.state.select(selection, start_ms, end_ms, limits)
+    }
+
+    /// Resampled history of the selected series, in label order; see [`crate::resample`]. With
+    /// `counter`, the samples are read as a counter's, and its rate a second is aggregated.
+    ///
+    /// # Errors
+    /// As [`select`](Self::select).
+    pub fn range(
+        &self,
+        selection: Selection<'_>,
+        grid: Grid,
+        aggregation: Aggregation,
+        counter: bool,
+        limits: ReadLimits<'_>,
+    ) -> Result<Vec<SeriesSamples>> {
+        self.0.state.range(selection, grid, aggregation, counter, limits)
+    }
+
+    /// The names of labels (`name` is `None`) or the values of one, of the selected series, sorted.
+    #[must_use]
+    pub fn labels(&self, name: Option<&str>, selection: Selection<'_>) -> Vec<String> {
+        self.0.state.labels(name, selection)
+    }
+
+    /// Deletes the selected series' samples in `[start_ms, end_ms]`, durably, and answers how many
+    /// series that were. Samples written later are not touched. The space comes back with merges.
+    ///
+    /// # Errors
+    /// When the delete could not be made durable.
+    pub fn delete(&self, selection: Selection<'_>, start_ms: i64, end_ms: i64) -> Result<u64> {
+        let _not_during_a_seal = self.0.maintenance.lock();
+        let series = self.0.state.select_series(selection);
+        let count = series.len() as u64;
+        if count > 0 {
+            let (done, answer) = bounded(1);
+            self.0.send(Command::Delete { series, start_ms, end_ms, done })?;
+            answer.recv().map_err(|_| Error::Closed)??;
+        }
+        Ok(count)
+    }
+
+    /// Does what is due at `now_ms`: expires partitions, seals, merges, forgets empty series. To be
+    /// called every few seconds.
+    ///
+    /// # Errors
+    /// When something could not be done; it will be tried again by the next call.
+    pub fn maintain(&self, now_ms: i64) -> Result<Maintained> {
+        self.0.maintain(now_ms)
+    }
+
+    /// Seals everything in memory now.
+    ///
+    /// # Errors
+    /// When it could not be; nothing is lost.
+    pub fn seal(&self) -> Result<()> {
+        let mut maintenance = self.0.maintenance.lock();
+        self.0.seal(&mut maintenance.next_block)
+    }
+
+    /// The store's identity.
+    #[must_use]
+    pub fn uuid(&self) -> Uuid {
+        self.0.store.uuid
+    }
+
+    /// What the store holds. Reads the sizes of its files.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let state = &self.0.state;
+        let blocks = state.blocks();
+        let partitions: HashSet<(&str, i64)> =
+            blocks.iter().map(|b| (b.record().class.as_str(), b.record().partition_start_ms)).collect();
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            series: state.postings.read().len(),
+            series_generation: self.series_generation(),
+            head_samples: count(&state.counters.head_samples),
+            sealed_samples: blocks.iter().map(|b| b.samples()).sum(),
+            log_bytes: files::bytes_below(&self.0.log_dir()),
+            block_bytes: blocks.iter().map(|b| b.file_bytes()).sum(),
+            index_bytes: self.0.index.bytes(),
+            partitions: partitions.len() as u64,
+            blocks: blocks.len() as u64,
+            groups_committed: count(&state.counters.groups_committed),
+            damaged_blocks: count(&state.counters.damaged_blocks),
+            damaged_chunks: count(&state.counters.damaged_chunks),
+            write_failure: state.write_failure.lock().clone(),
+        }
+    }
+
+    /// Changes whenever the set of visible series does.
+    #[must_use]
+    pub fn series_generation(&self) -> u64 {
+        self.0.state.counters.series_generation.load(Ordering::Relaxed)
+    }
+}
+
+impl Inner {
+    pub(crate) fn send(&self, command: Command) -> Result<()> {
+        self.commands.send(command).map_err(|_| Error::Closed)
+    }
+
+    pub(crate) fn log_dir(&self) -> PathBuf {
+        self.state.dir.join(LOG_DIR)
+    }
+}
+
+/// Closes the store: what was handed to it is written first.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The committer may have ended by a panic of its own: then there is nothing to stop.
+        let _ = self.commands.send(Command::Stop);
+        if let Some(committer) = self.committer.take() {
+            let _ = committer.join();
+        }
+    }
+}
+
+/// Takes the directory for this process, until the file is closed.
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join(LOCK_FILE);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(Error::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => {
+            // Only for the message to whoever comes second.
+            let noted = file.set_len(0).and_then(|()| writeln!(file, "process {}", std::process::id()));
+            noted.map_err(Error::io("write", &path))?;
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let known = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
+            let holder = if known { holder.trim().to_owned() } else { "another process".to_owned() };
+            Err(Error::Locked { path: dir.to_owned(), holder })
+        }
+        Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
+    }
+}
+
+/// Brings what the index knows into memory.
+fn restore(state: &State, loaded: Loaded) -> Result<()> {
+    state.registry.reserve(loaded.checkpoint.next_series.max(1));
+    for (id, labels) in loaded.series {
+        state.registry.restore(id, labels);
+    }
+    *state.postings.write() = loaded.postings;
+    let mut deletes = Deletes::default();
+    loaded.deletes.into_iter().for_each(|delete| deletes.add(delete));
+    state.set_deletes(deletes);
+
+    let mut blocks = Vec::with_capacity(loaded.blocks.len());
+    let known: HashSet<PathBuf> = loaded.blocks.iter().map(|record| record.path(&state.dir)).collect();
+    for record in loaded.blocks {
+        match Block::open(&state.dir, record) {
+            Ok(block) => blocks.push(Arc::new(block)),
+            Err(error) => {
+                state.counters.damaged_blocks.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(%error, "a damaged block is left out");
+            }
+        }
+    }
+    state.set_blocks(blocks);
+    remove_orphans(&state.dir.join(BLOCKS_DIR), &known);
+    restore_latest(state)
+}
+
+/// Notes the newest sealed sample of each series.
+fn restore_latest(state: &State) -> Result<()> {
+    let deletes = state.deletes();
+    let mut touched = HashSet::new();
+    for block in state.blocks().iter() {
+        for entry in block.entries() {
+            if deletes.touches(entry.series, block.record().sealed_seq) {
+                touched.insert(entry.series);
+            } else if let Some(series) = state.registry.get(entry.series) {
+                series.note_latest(entry.last);
+            }
+        }
+    }
+    for series in touched.into_iter().filter_map(|id| state.registry.get(id)) {
+        series.reset_latest(state.newest_sample(&series)?);
+    }
+    Ok(())
+}
+
+/// Removes block files that the index does not name: their seal or merge was cut off.
+fn remove_orphans(dir: &Path, known: &HashSet<PathBuf>) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.is_dir() {
+            remove_orphans(&path, known);
+        } else if !known.contains(&path) && path.extension().is_some_and(|e| e == "block" || e == "tmp") {
+            match fs::remove_file(&path) {
+                Ok(()) => tracing::info!(path = %path.display(), "removed what an interrupted seal left"),
+                Err(error) => tracing::warn!(path = %path.display(), %error, "could not remove a left-over"),
+            }
+        }
+    }
+}
+
+/// Applies a group of the log to memory.
+fn replay(state: &State, seq: u64, group: Group) -> Result<()> {
+    let damaged = |what: String| Error::damaged(&state.dir.join(LOG_DIR), format!("group {seq}: {what}"));
+    for definition in group.series {
+        // Known already where a checkpoint came in between.
+        if state.registry.get(definition.id).is_some() {
+            continue;
+        }
+        let labels = Labels::new(definition.labels).map_err(|error| damaged(error.to_string()))?;
+        let series = state.registry.restore(definition.id, labels);
+        state.publish(&series);
+    }
+    for (id, sample) in group.samples {
+        let series = state.registry.get(id).ok_or_else(|| damaged(format!("series {id} is not defined")))?;
+        state.insert(&series, sample);
+    }
+    if !group.deletes.is_empty() {
+        let mut deletes = (*state.deletes()).clone();
+        let mut touched = Vec::with_capacity(group.deletes.len());
+        for delete in group.deletes {
+            deletes.add(DeleteRecord {
+                seq,
+                series: delete.series,
+                start_ms: delete.start_ms,
+                end_ms: delete.end_ms,
+            });
+            // Forgotten since: then it had nothing left.
+            let Some(series) = state.registry.get(delete.series) else { continue };
+            state.count_gone_from_head(series.delete_from_head(delete.start_ms, delete.end_ms));
+            touched.push(series);
+        }
+        state.set_deletes(deletes);
+        for series in touched {
+            series.reset_latest(state.newest_sample(&series)?);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! The index database: what the store is, its series, postings, blocks and deletes.
+//!
+//! Each value is a checksum, then bincode (postings: then a serialised bitmap). Keys are specified in
+//! FORMAT.md and made here only.
+//!
+//! invariant: nothing depends on a key being gone, since sled may bring removed keys back: the blocks
+//! of a partition are one value that is overwritten; a series or a delete that comes back is harmless.
+
+use crate::block::BlockRecord;
+use crate::bytes::{Reader, put_varint};
+use crate::deletes::DeleteRecord;
+use crate::error::{Error, Result};
+use crate::keyvalue::{KeyValue, Tree};
+use crate::labels::Labels;
+use crate::postings::{PostingKey, Postings};
+use bincode::Options;
+use roaring::RoaringBitmap;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use uuid::Uuid;
+
+const STORE_KEY: &[u8] = b"store";
+const CHECKPOINT_KEY: &[u8] = b"checkpoint";
+
+/// The open index database.
+pub(crate) struct Index {
+    database: KeyValue,
+    meta: Tree,
+    series: Tree,
+    postings: Tree,
+    blocks: Tree,
+    deletes: Tree,
+}
+
+/// What the store is; written once, when it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoreRecord {
+    /// The version of FORMAT.md.
+    pub(crate) format: u32,
+    /// The store's identity: no two stores share one.
+    pub(crate) uuid: Uuid,
+    /// The time that one partition spans.
+    pub(crate) partition_ms: i64,
+}
+
+/// How far the log is in blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Checkpoint {
+    /// The first log group that may not be in blocks.
+    pub(crate) next_seq: u64,
+    /// The number that the next new series gets.
+    pub(crate) next_series: u32,
+    /// The number that the next block gets.
+    pub(crate) next_block: u64,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self { next_seq: 1, next_series: 1, next_block: 1 }
+    }
+}
+
+/// All that the index knows when a store is opened.
+pub(crate) struct Loaded {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) series: Vec<(u32, Labels)>,
+    pub(crate) postings: Postings,
+    pub(crate) blocks: Vec<BlockRecord>,
+    pub(crate) deletes: Vec<DeleteRecord>,
+}
+
+impl Index {
+    /// Opens the index at `path`; a new one is that of the store `new_store`.
+    pub(crate) fn open(path: &Path, new_store: StoreRecord) -> Result<(Self, StoreRecord)> {
+        let database = KeyValue::open(path)?;
+        let meta = database.tree("meta")?;
+        let this = Self {
+            series: database.tree("series")?,
+            postings: database.tree("postings")?,
+            blocks: database.tree("blocks")?,
+            deletes: database.tree("deletes")?,
+            meta,
+            database,
+        };
+        let store = match this.meta.get(STORE_KEY)? {
+            Some(bytes) => this.decode(&bytes, "the store's record")?,
+            None => {
+                this.meta.put(STORE_KEY, &encode(&new_store))?;
+                this.sync()?;
+                new_store
+            }
+        };
+        if store.format > crate::FORMAT_VERSION {
+            return Err(Error::NewerFormat {
+                path: path.parent().unwrap_or(path).to_owned(),
+                found: store.format,
+                known: crate::FORMAT_VERSION,
+            });
+        }
+        Ok((this, store))
+    }
+
+    /// Reads everything.
+    pub(crate) fn load(&self) -> Result<Loaded> {
+        let checkpoint = match self.meta.get(CHECKPOINT_KEY)? {
+            Some(bytes) => self.decode(&bytes, "the checkpoint")?,
+            None => Checkpoint::default(),
+        };
+        let mut series = Vec::new();
+        let mut known = RoaringBitmap::new();
+        self.series.scan(|key, value| {
+            let id = <[u8; 4]>::try_from(key).map_err(|_| self.damaged("a series' key"))?;
+            let id = u32::from_be_bytes(id);
+            let pairs: Vec<(String, String)> = self.decode(value, "a series' record")?;
+            let labels =
+                Labels::new(pairs).map_err(|error| self.damaged(&format!("series {id}: {error}")))?;
+            known.insert(id);
+            series.push((id, labels));
+            Ok(())
+        })?;
+        let mut postings = Postings::default();
+        self.postings.scan(|key, value| {
+            let key = posting_key(key).ok_or_else(|| self.damaged("a posting's key"))?;
+            let bytes = self.checked(value, "a posting list")?;
+            let piece = RoaringBitmap::deserialize_from(bytes)
+                .map_err(|error| self.damaged(&format!("a posting list: {error}")))?;
+            postings.load(&key, &piece, &known);
+            Ok(())
+        })?;
+        let mut blocks = Vec::new();
+        self.blocks.scan(|_, value| {
+            let of_partition: Vec<BlockRecord> = self.decode(value, "the blocks of a partition")?;
+            blocks.extend(of_partition);
+            Ok(())
+        })?;
+        let mut deletes = Vec::new();
+        self.deletes.scan(|_, value| {
+            deletes.push(self.decode(value, "a delete")?);
+            Ok(())
+        })?;
+        Ok(Loaded { checkpoint, series, postings, blocks, deletes })
+    }
+
+    pub(crate) fn put_series(&self, id: u32, labels: &Labels) -> Result<()> {
+        let pairs: Vec<(&str, &str)> = labels.iter().collect();
+        self.series.put(&id.to_be_bytes(), &encode(&pairs))
+    }
+
+    pub(crate) fn remove_series(&self, id: u32) -> Result<()> {
+        self.series.remove(&id.to_be_bytes())
+    }
+
+    pub(crate) fn put_postings(&self, key: &PostingKey, piece: &RoaringBitmap) -> Result<()> {
+        let mut key_bytes = Vec::with_capacity(key.name.len() + key.value.len() + 8);
+        put_varint(&mut key_bytes, key.name.len() as u64);
+        key_bytes.extend_from_slice(key.name.as_bytes());
+        key_bytes.extend_from_slice(key.value.as_bytes());
+        key_bytes.extend_from_slice(&key.upper.to_be_bytes());
+        if piece.is_empty() {
+            return self.postings.remove(&key_bytes);
+        }
+        let mut bytes = Vec::with_capacity(piece.serialized_size());
+        piece
+            .serialize_into(&mut bytes)
+            .map_err(Error::io("serialise postings for", self.database.path()))?;
+        self.postings.put(&key_bytes, &with_checksum(&bytes))
+    }
+
+    /// Says which blocks a partition has: all of them.
+    pub(crate) fn put_blocks(
+        &self,
+        class: &str,
+        partition_start_ms: i64,
+        blocks: &[BlockRecord],
+    ) -> Result<()> {
+        let mut key = class.as_bytes().to_vec();
+        key.push(0);
+        // With the sign flipped, keys are in order of time.
+        key.extend_from_slice(&(partition_start_ms ^ i64::MIN).to_be_bytes());
+        self.blocks.put(&key, &encode(&blocks))
+    }
+
+    pub(crate) fn put_delete(&self, delete: &DeleteRecord) -> Result<()> {
+        self.deletes.put(&delete_key(delete), &encode(delete))
+    }
+
+    pub(crate) fn remove_delete(&self, delete: &DeleteRecord) -> Result<()> {
+        self.deletes.remove(&delete_key(delete))
+    }
+
+    /// Moves the checkpoint; everything put before must be durable already.
+    pub(crate) fn put_checkpoint(&self, checkpoint: Checkpoint) -> Result<()> {
+        self.meta.put(CHECKPOINT_KEY, &encode(&checkpoint))
+    }
+
+    /// Makes what was put durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.database.sync()
+    }
+
+    /// Bytes on disk.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.database.bytes()
+    }
+
+    fn decode<T: DeserializeOwned>(&self, bytes: &[u8], what: &str) -> Result<T> {
+        let body = self.checked(bytes, what)?;
+        options().deserialize(body).map_err(|error| self.damaged(&format!("{what}: {error}")))
+    }
+
+    /// What stands behind a checksum that fits.
+    fn checked<'a>(&self, bytes: &'a [u8], what: &str) -> Result<&'a [u8]> {
+        let (checksum, body) = bytes.split_first_chunk::<4>().ok_or_else(|| self.damaged(what))?;
+        if crc32c::crc32c(body) == u32::from_le_bytes(*checksum) { Ok(body) } else { Err(self.damaged(what)) }
+    }
+
+    fn damaged(&self, what: &str) -> Error {
+        Error::damaged(self.database.path(), what)
+    }
+}
+
+fn options() -> impl Options {
+    bincode::DefaultOptions::new().with_limit(crate::keyvalue::VALUE_BYTES_MAX as u64)
+}
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    with_checksum(&options().serialize(value).expect("records of the index are bounded"))
+}
+
+fn with_checksum(body: &[u8]) -> Vec<u8> {
+    let mut bytes = crc32c::crc32c(body).to_le_bytes().to_vec();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+fn delete_key(delete: &DeleteRecord) -> Vec<u8> {
+    let mut key = delete.seq.to_be_bytes().to_vec();
+    key.extend_from_slice(&delete.series.to_be_bytes());
+    key
+}
+
+fn posting_key(bytes: &[u8]) -> Option<PostingKey> {
+    let mut reader = Reader::new(bytes);
+    let name_len = usize::try_from(reader.varint()?).ok()?;
+    let name = std::str::from_utf8(reader.take(name_len)?).ok()?;
+    let (value, upper) = reader.rest().split_last_chunk::<2>()?;
+    let value = std::str::from_utf8(value).ok()?;
+    Some(PostingKey { name: name.into(), value: value.into(), upper: u16::from_be_bytes(*upper) })
+}

@@ -1,0 +1,179 @@
+//! The only file that names sled: ordered keys and values on disk, with a durable sync.
+//!
+//! What sled 0.34 is known to do badly is dealt with here:
+//! - `flush()` ends in `sync_file_range`, which does not survive a power cut: [`KeyValue::sync`] adds
+//!   an fdatasync of the data file.
+//! - Values over a quarter of a segment become blob files, which are never synced: values are bounded
+//!   by [`VALUE_BYTES_MAX`], which keeps a page of the fullest leaf below that.
+//! - A damaged database panics: every call is guarded and becomes an error that names the database.
+//! - New files are not synced into their directories: [`KeyValue::open`] does that.
+
+use crate::error::{Error, Result};
+use crate::files;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+/// The largest value that may be stored, in bytes: a leaf holds up to about 17, and a page must stay
+/// below a quarter of a segment.
+pub(crate) const VALUE_BYTES_MAX: usize = SEGMENT_BYTES / (4 * 17);
+const SEGMENT_BYTES: usize = 8 << 20;
+const CACHE_BYTES: u64 = 16 << 20;
+
+/// One sled database.
+pub(crate) struct KeyValue {
+    path: PathBuf,
+    database: sled::Db,
+    data_file: File,
+}
+
+/// A named, ordered map in a database.
+#[derive(Clone)]
+pub(crate) struct Tree {
+    path: PathBuf,
+    tree: sled::Tree,
+}
+
+impl KeyValue {
+    /// Opens the database at `path`, or makes it, durably.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let is_new = !path.exists();
+        let config = sled::Config::new()
+            .path(path)
+            .segment_size(SEGMENT_BYTES)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None);
+        // A thread of its own: what sled keeps in thread-locals is not left half-done by a panic.
+        let opened = std::thread::scope(|scope| {
+            scope.spawn(|| guard(path, || config.open())).join().unwrap_or_else(|_| {
+                Err(Error::KeyValue { path: path.to_owned(), what: "it panicked while opening".to_owned() })
+            })
+        });
+        let database = opened?;
+        let data_path = path.join("db");
+        let data_file = File::open(&data_path).map_err(Error::io("open", &data_path))?;
+        let this = Self { path: path.to_owned(), database, data_file };
+        if is_new {
+            this.sync()?;
+            for part in ["conf", "db", "blobs"] {
+                files::sync_path(&path.join(part))?;
+            }
+            files::sync_path(path)?;
+            files::sync_parent(path)?;
+        }
+        Ok(this)
+    }
+
+    /// The map of this name, made if need be.
+    pub(crate) fn tree(&self, name: &str) -> Result<Tree> {
+        let tree = guard(&self.path, || self.database.open_tree(name))?;
+        Ok(Tree { path: self.path.clone(), tree })
+    }
+
+    /// Makes everything written before durable: it survives a power cut.
+    pub(crate) fn sync(&self) -> Result<()> {
+        guard(&self.path, || self.database.flush())?;
+        self.data_file.sync_data().map_err(Error::io("sync", &self.path.join("db")))
+    }
+
+    /// Bytes on disk.
+    pub(crate) fn bytes(&self) -> u64 {
+        files::bytes_below(&self.path)
+    }
+
+    /// Where it lies.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Tree {
+    /// Writes one pair; durable after the next [`KeyValue::sync`].
+    pub(crate) fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        assert!(value.len() <= VALUE_BYTES_MAX, "a value of {} bytes", value.len());
+        guard(&self.path, || self.tree.insert(key, value)).map(drop)
+    }
+
+    /// The value of a key.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(guard(&self.path, || self.tree.get(key))?.map(|value| value.to_vec()))
+    }
+
+    /// Removes one pair. A power cut may bring it back until the next sync, and a kill even after it:
+    /// nothing may depend on it being gone.
+    pub(crate) fn remove(&self, key: &[u8]) -> Result<()> {
+        guard(&self.path, || self.tree.remove(key)).map(drop)
+    }
+
+    /// Calls `each` with every pair in key order, until it fails.
+    pub(crate) fn scan(&self, mut each: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+        let mut pairs = guard(&self.path, || Ok(self.tree.iter()))?;
+        while let Some((key, value)) = guard(&self.path, || pairs.next().transpose())? {
+            each(&key, &value)?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs a call of sled; its errors and panics become errors that name the database.
+fn guard<T>(path: &Path, call: impl FnOnce() -> sled::Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(sled::Error::Io(source))) => {
+            Err(Error::Io { doing: "use the key-value store", path: path.to_owned(), source })
+        }
+        Ok(Err(error)) => Err(Error::KeyValue { path: path.to_owned(), what: error.to_string() }),
+        Err(panic) => {
+            let what = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+                .unwrap_or_else(|| "it panicked".to_owned());
+            Err(Error::KeyValue { path: path.to_owned(), what })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_survive_reopening_in_key_order() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("kv");
+        let open = || KeyValue::open(&path).expect("opens");
+        let pairs = |kv: &KeyValue| {
+            let mut all = Vec::new();
+            let tree = kv.tree("t").expect("a tree");
+            tree.scan(|k, v| {
+                all.push((k.to_vec(), v.to_vec()));
+                Ok(())
+            })
+            .expect("scans");
+            all
+        };
+        let kv = open();
+        let tree = kv.tree("t").expect("a tree");
+        for key in [3u8, 1, 2] {
+            tree.put(&[key], &vec![key; 90_000]).expect("puts");
+        }
+        tree.remove(&[2]).expect("removes");
+        kv.sync().expect("syncs");
+        let before = pairs(&kv);
+        assert_eq!(before.iter().map(|(k, _)| k[0]).collect::<Vec<_>>(), [1, 3]);
+        drop((tree, kv));
+        assert_eq!(pairs(&open()), before);
+    }
+
+    #[test]
+    fn a_damaged_database_is_an_error_that_names_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("kv");
+        std::fs::create_dir_all(&path).expect("made");
+        std::fs::write(path.join("conf"), b"not a configuration").expect("written");
+        std::fs::write(path.join("db"), b"not a database").expect("written");
+        let error = KeyValue::open(&path).map(drop).expect_err("refused");
+        assert!(error.to_string().contains("kv"), "{error}");
+    }
+}

@@ -1,0 +1,253 @@
+//! The write-ahead log: numbered groups of changes, durable before they are acknowledged.
+//!
+//! The log lies in generations, one key-value store each. A seal begins a new generation, and once
+//! everything in the older ones is in blocks, they are removed whole.
+//!
+//! invariant: groups carry contiguous sequence numbers. Where a generation ended in a failed write,
+//! the next one begins at the number that failed, and replay takes each number from the latest
+//! generation that can hold it; so a group that was refused is not resurrected.
+
+mod record;
+
+pub(crate) use record::{Delete, Group, SeriesDefinition};
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::keyvalue::{KeyValue, Tree};
+use std::fs;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+const GROUPS_TREE: &str = "groups";
+const HEAD_TREE: &str = "head";
+const FIRST_SEQ_KEY: &[u8] = b"first_seq";
+
+/// The log of one store, open at its newest generation.
+pub(crate) struct Log {
+    dir: PathBuf,
+    writer: Uuid,
+    generation: u64,
+    store: KeyValue,
+    groups: Tree,
+    next_seq: u64,
+    /// Bytes of groups written since the last seal.
+    written_bytes: u64,
+}
+
+impl Log {
+    /// Opens the log in `dir`, hands every group from `from_seq` on to `replay`, in order,
+    /// with its number.
+    pub(crate) fn open(
+        dir: &Path,
+        writer: Uuid,
+        from_seq: u64,
+        mut replay: impl FnMut(u64, Group) -> Result<()>,
+    ) -> Result<Self> {
+        files::create_dir_all(dir)?;
+        let generations = generations(dir)?;
+        let mut opened = Vec::with_capacity(generations.len());
+        for generation in &generations {
+            let store = KeyValue::open(&generation_path(dir, *generation))?;
+            let first_seq = read_first_seq(&store)?;
+            opened.push((*generation, store, first_seq));
+        }
+        // A generation without its first number was being made when the process ended: it is empty.
+        opened.retain(|(_, _, first_seq)| first_seq.is_some());
+        let (mut next_seq, mut written_bytes) = (from_seq, 0);
+        for at in 0..opened.len() {
+            let end_seq = opened.get(at + 1).and_then(|(_, _, first_seq)| *first_seq).unwrap_or(u64::MAX);
+            let (_, store, _) = &opened[at];
+            written_bytes += replay_generation(store, writer, &mut next_seq, end_seq, &mut replay)?;
+        }
+        match opened.pop() {
+            Some((generation, store, _)) => {
+                let groups = store.tree(GROUPS_TREE)?;
+                Ok(Self { dir: dir.to_owned(), writer, generation, store, groups, next_seq, written_bytes })
+            }
+            None => Self::begin(dir, writer, generations.last().map_or(1, |last| last + 1), next_seq),
+        }
+    }
+
+    fn begin(dir: &Path, writer: Uuid, generation: u64, first_seq: u64) -> Result<Self> {
+        let path = generation_path(dir, generation);
+        // Left behind by a process that ended while making it.
+        files::remove_dir_all(&path)?;
+        let store = KeyValue::open(&path)?;
+        let groups = store.tree(GROUPS_TREE)?;
+        store.tree(HEAD_TREE)?.put(FIRST_SEQ_KEY, &first_seq.to_be_bytes())?;
+        store.sync()?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            writer,
+            generation,
+            store,
+            groups,
+            next_seq: first_seq,
+            written_bytes: 0,
+        })
+    }
+
+    /// The number of the next group.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// Bytes of groups written since the last seal.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
+    /// Appends groups, durably: when this returns `Ok`, they survive a power cut. After an error none
+    /// of them is in the log, and nothing more may be appended before [`rotate`](Self::rotate).
+    pub(crate) fn append(&mut self, groups: &[Group]) -> Result<()> {
+        let mut seq = self.next_seq;
+        let mut bytes_written = 0;
+        for group in groups {
+            let bytes = record::encode_group(self.writer, seq, group);
+            self.groups.put(&seq.to_be_bytes(), &bytes)?;
+            bytes_written += bytes.len() as u64;
+            seq += 1;
+        }
+        self.store.sync()?;
+        self.next_seq = seq;
+        self.written_bytes += bytes_written;
+        Ok(())
+    }
+
+    /// Goes on in a new generation; the older ones stay until [`drop_older`](Self::drop_older).
+    pub(crate) fn rotate(&mut self) -> Result<()> {
+        *self = Self::begin(&self.dir, self.writer, self.generation + 1, self.next_seq)?;
+        Ok(())
+    }
+
+    /// The generation that is being written.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+/// Removes all generations before `generation`: everything in them is in blocks.
+pub(crate) fn drop_older(dir: &Path, generation: u64) -> Result<()> {
+    for older in generations(dir)?.into_iter().filter(|g| *g < generation) {
+        files::remove_dir_all(&generation_path(dir, older))?;
+    }
+    Ok(())
+}
+
+fn generation_path(dir: &Path, generation: u64) -> PathBuf {
+    dir.join(format!("{generation:016x}"))
+}
+
+/// The generations on disk, oldest first.
+fn generations(dir: &Path) -> Result<Vec<u64>> {
+    let mut generations = Vec::new();
+    for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
+        let entry = entry.map_err(Error::io("read", dir))?;
+        let name = entry.file_name();
+        let number = name.to_str().filter(|n| n.len() == 16).and_then(|n| u64::from_str_radix(n, 16).ok());
+        generations.extend(number);
+    }
+    generations.sort_unstable();
+    Ok(generations)
+}
+
+fn read_first_seq(store: &KeyValue) -> Result<Option<u64>> {
+    let Some(bytes) = store.tree(HEAD_TREE)?.get(FIRST_SEQ_KEY)? else { return Ok(None) };
+    let seq = <[u8; 8]>::try_from(bytes.as_slice()).map(u64::from_be_bytes);
+    seq.map(Some).map_err(|_| Error::damaged(store.path(), "its first number is broken"))
+}
+
+/// Replays the groups of `[next_seq, end_seq)` that a generation holds; answers how many bytes they take.
+fn replay_generation(
+    store: &KeyValue,
+    writer: Uuid,
+    next_seq: &mut u64,
+    end_seq: u64,
+    replay: &mut impl FnMut(u64, Group) -> Result<()>,
+) -> Result<u64> {
+    let mut bytes = 0;
+    store.tree(GROUPS_TREE)?.scan(|key, value| {
+        let key = <[u8; 8]>::try_from(key).map_err(|_| Error::damaged(store.path(), "a key is no number"))?;
+        let seq = u64::from_be_bytes(key);
+        if seq < *next_seq || seq >= end_seq {
+            return Ok(());
+        }
+        if seq != *next_seq {
+            let what = format!("group {} is missing; the next one is {seq}", *next_seq);
+            return Err(Error::damaged(store.path(), what));
+        }
+        let group = record::decode_group(writer, seq, value)
+            .map_err(|error| Error::damaged(store.path(), format!("group {seq}: {error}")))?;
+        replay(seq, group)?;
+        bytes += value.len() as u64;
+        *next_seq += 1;
+        Ok(())
+    })?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::Sample;
+
+    fn group(series: u32) -> Group {
+        Group { samples: vec![(series, Sample::new(i64::from(series), 1.5))], ..Group::default() }
+    }
+
+    fn replayed(dir: &Path, writer: Uuid, from_seq: u64) -> Result<(Log, Vec<Group>)> {
+        let mut groups = Vec::new();
+        let log = Log::open(dir, writer, from_seq, |_, group| {
+            groups.push(group);
+            Ok(())
+        })?;
+        Ok((log, groups))
+    }
+
+    #[test]
+    fn groups_are_replayed_in_order_across_generations_from_the_checkpoint_on() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let writer = Uuid::from_u128(7);
+        let (mut log, groups) = replayed(dir.path(), writer, 1).expect("opens");
+        assert!(groups.is_empty());
+        log.append(&[group(1), group(2)]).expect("appended");
+        log.rotate().expect("rotated");
+        log.append(&[group(3)]).expect("appended");
+        drop(log);
+        let (log, groups) = replayed(dir.path(), writer, 2).expect("opens");
+        assert_eq!(groups, [group(2), group(3)]);
+        assert_eq!((log.next_seq(), log.generation()), (4, 2));
+        drop(log);
+        drop_older(dir.path(), 2).expect("dropped");
+        let (_, groups) = replayed(dir.path(), writer, 3).expect("opens");
+        assert_eq!(groups, [group(3)]);
+    }
+
+    #[test]
+    fn a_generation_that_begins_again_at_a_failed_number_replaces_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let writer = Uuid::from_u128(7);
+        let (mut log, _) = replayed(dir.path(), writer, 1).expect("opens");
+        log.append(&[group(1), group(2)]).expect("appended");
+        log.next_seq = 2; // as if the write of group 2 had been refused after it reached the disk
+        log.rotate().expect("rotated");
+        log.append(&[group(9)]).expect("appended");
+        drop(log);
+        let (_, groups) = replayed(dir.path(), writer, 1).expect("opens");
+        assert_eq!(groups, [group(1), group(9)]);
+    }
+
+    #[test]
+    fn the_log_of_another_store_and_a_missing_group_are_errors() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (mut log, _) = replayed(dir.path(), Uuid::from_u128(7), 1).expect("opens");
+        log.append(&[group(1), group(2), group(3)]).expect("appended");
+        log.groups.remove(&2u64.to_be_bytes()).expect("removed");
+        log.store.sync().expect("synced");
+        drop(log);
+        let error = replayed(dir.path(), Uuid::from_u128(8), 1).map(drop).expect_err("refused");
+        assert!(error.to_string().contains("another store"), "{error}");
+        let error = replayed(dir.path(), Uuid::from_u128(7), 1).map(drop).expect_err("refused");
+        assert!(error.to_string().contains("group 2 is missing"), "{error}");
+    }
+}

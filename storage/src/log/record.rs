@@ -1,0 +1,183 @@
+//! One group of the log as bytes: a checksum, a version, then bincode. Specified in FORMAT.md.
+//!
+//! bincode is used here and for the records of the index only, behind length limits and checksums.
+
+use crate::keyvalue::VALUE_BYTES_MAX;
+use crate::sample::Sample;
+use bincode::Options;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use uuid::Uuid;
+
+const RECORD_VERSION: u8 = 1;
+
+/// A change of the store that is made durable as one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Group {
+    /// Series met for the first time.
+    pub(crate) series: Vec<SeriesDefinition>,
+    /// Samples, in the order in which they apply.
+    pub(crate) samples: Vec<(u32, Sample)>,
+    /// Samples deleted, after the above.
+    pub(crate) deletes: Vec<Delete>,
+}
+
+/// The number that stands for a label set in this store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SeriesDefinition {
+    pub(crate) id: u32,
+    pub(crate) labels: Vec<(String, String)>,
+}
+
+/// A deletion of a series' samples in `[start_ms, end_ms]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Delete {
+    pub(crate) series: u32,
+    pub(crate) start_ms: i64,
+    pub(crate) end_ms: i64,
+}
+
+/// Bytes that are not a group of this store's log.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub(crate) enum GroupError {
+    #[error("its checksum does not fit its bytes")]
+    Checksum,
+    #[error("it is too short")]
+    Truncated,
+    #[error("it has version {0}, this program reads {RECORD_VERSION}")]
+    Version(u8),
+    #[error("it can't be decoded: {0}")]
+    Undecodable(String),
+    #[error("it belongs to another store ({0})")]
+    OtherWriter(Uuid),
+    #[error("it says of itself that it is group {0}")]
+    OtherNumber(u64),
+}
+
+/// The columns as written: small numbers become few bytes.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    writer: [u8; 16],
+    seq: u64,
+    series: Vec<SeriesDefinition>,
+    /// Differences of series numbers, from one sample to the next.
+    sample_series: Vec<i32>,
+    /// Differences of timestamps, likewise; wrapping.
+    sample_times: Vec<i64>,
+    /// Values, bytes reversed: a round number's low bytes are zero.
+    sample_values: Vec<u64>,
+    deletes: Vec<Delete>,
+}
+
+fn options() -> impl Options {
+    bincode::DefaultOptions::new().with_limit(VALUE_BYTES_MAX as u64)
+}
+
+/// The bytes of a group.
+///
+/// # Panics
+/// When the group is larger than a record may be: the committer bounds it.
+pub(crate) fn encode_group(writer: Uuid, seq: u64, group: &Group) -> Vec<u8> {
+    let count = group.samples.len();
+    let mut record = Record {
+        writer: *writer.as_bytes(),
+        seq,
+        series: group.series.clone(),
+        sample_series: Vec::with_capacity(count),
+        sample_times: Vec::with_capacity(count),
+        sample_values: Vec::with_capacity(count),
+        deletes: group.deletes.clone(),
+    };
+    let (mut series, mut time) = (0u32, 0i64);
+    for (id, sample) in &group.samples {
+        record.sample_series.push(id.wrapping_sub(series) as i32);
+        record.sample_times.push(sample.timestamp_ms.wrapping_sub(time));
+        record.sample_values.push(sample.value.to_bits().swap_bytes());
+        (series, time) = (*id, sample.timestamp_ms);
+    }
+    let body = options().serialize(&record).expect("the committer bounds a group");
+    let mut bytes = vec![0; 4];
+    bytes.reserve_exact(body.len() + 1);
+    bytes.push(RECORD_VERSION);
+    bytes.extend_from_slice(&body);
+    let checksum = crc32c::crc32c(&bytes[4..]);
+    bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+/// The group in `bytes`, which must be number `seq` of the store `writer`.
+pub(crate) fn decode_group(writer: Uuid, seq: u64, bytes: &[u8]) -> Result<Group, GroupError> {
+    let (checksum, rest) = bytes.split_first_chunk::<4>().ok_or(GroupError::Truncated)?;
+    if crc32c::crc32c(rest) != u32::from_le_bytes(*checksum) {
+        return Err(GroupError::Checksum);
+    }
+    let (version, body) = rest.split_first().ok_or(GroupError::Truncated)?;
+    if *version != RECORD_VERSION {
+        return Err(GroupError::Version(*version));
+    }
+    let record: Record =
+        options().deserialize(body).map_err(|error| GroupError::Undecodable(error.to_string()))?;
+    let found = Uuid::from_bytes(record.writer);
+    if found != writer {
+        return Err(GroupError::OtherWriter(found));
+    }
+    if record.seq != seq {
+        return Err(GroupError::OtherNumber(record.seq));
+    }
+    let count = record.sample_series.len();
+    if record.sample_times.len() != count || record.sample_values.len() != count {
+        return Err(GroupError::Undecodable("its columns differ in length".to_owned()));
+    }
+    let (mut series, mut time) = (0u32, 0i64);
+    let columns = record.sample_series.iter().zip(&record.sample_times).zip(&record.sample_values);
+    let samples = columns.map(|((series_step, time_step), value)| {
+        series = series.wrapping_add_signed(*series_step);
+        time = time.wrapping_add(*time_step);
+        (series, Sample::new(time, f64::from_bits(value.swap_bytes())))
+    });
+    Ok(Group { samples: samples.collect(), series: record.series, deletes: record.deletes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const WRITER: Uuid = Uuid::from_u128(1);
+
+    #[test]
+    fn every_flip_and_truncation_is_detected() {
+        let group = Group {
+            series: vec![SeriesDefinition { id: 1, labels: vec![("__name__".into(), "m".into())] }],
+            samples: vec![(1, Sample::new(1, 2.0)), (3, Sample::new(2, -1.5))],
+            deletes: vec![Delete { series: 1, start_ms: 0, end_ms: 9 }],
+        };
+        let bytes = encode_group(WRITER, 5, &group);
+        assert_eq!(decode_group(WRITER, 5, &bytes), Ok(group));
+        assert_eq!(decode_group(WRITER, 6, &bytes), Err(GroupError::OtherNumber(5)));
+        for at in 0..bytes.len() {
+            assert!(decode_group(WRITER, 5, &bytes[..at]).is_err());
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            assert!(decode_group(WRITER, 5, &flipped).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_samples_come_back(rows in proptest::collection::vec((any::<u32>(), any::<i64>(), any::<u64>()), 0..200)) {
+            let samples = rows.iter().map(|(s, t, b)| (*s, Sample::new(*t, f64::from_bits(*b)))).collect();
+            let group = Group { samples, ..Group::default() };
+            prop_assert_eq!(decode_group(WRITER, 1, &encode_group(WRITER, 1, &group)), Ok(group));
+        }
+
+        #[test]
+        fn arbitrary_bytes_with_a_right_checksum_never_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut rest = vec![RECORD_VERSION];
+            rest.extend_from_slice(&body);
+            let mut bytes = crc32c::crc32c(&rest).to_le_bytes().to_vec();
+            bytes.extend_from_slice(&rest);
+            let _ = decode_group(WRITER, 1, &bytes);
+        }
+    }
+}

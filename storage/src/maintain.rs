@@ -1,0 +1,168 @@
+//! Maintenance: what the engine does in the background when it is told what time it is: expire,
+//! seal, merge, forget.
+
+use crate::block::{Block, BlockRecord};
+use crate::commit::Command;
+use crate::db::Inner;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::sample::{Sample, sort_and_deduplicate};
+use crate::seal::take_next;
+use crate::series::Series;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What one run of maintenance did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Maintained {
+    /// Partitions that expired and are gone.
+    pub partitions_expired: usize,
+    /// Whether samples in memory were sealed.
+    pub sealed: bool,
+    /// Partitions whose blocks were merged into one.
+    pub partitions_merged: usize,
+    /// Series without samples that were forgotten.
+    pub series_forgotten: usize,
+}
+
+/// Kept by maintenance from one run to the next, under its lock.
+pub(crate) struct MaintenanceState {
+    pub(crate) next_block: u64,
+    pub(crate) last_seal_ms: Option<i64>,
+}
+
+impl Inner {
+    /// Does what is due at `now_ms`.
+    pub(crate) fn maintain(&self, now_ms: i64) -> Result<Maintained> {
+        let mut maintenance = self.maintenance.lock();
+        let mut done = Maintained { partitions_expired: self.expire(now_ms)?, ..Maintained::default() };
+        let last_seal_ms = *maintenance.last_seal_ms.get_or_insert(now_ms);
+        let log_bytes = self.state.counters.log_bytes.load(Ordering::Relaxed);
+        let due = log_bytes >= self.state.options.seal_log_bytes
+            || (log_bytes > 0 && now_ms.saturating_sub(last_seal_ms) >= self.state.options.seal_every_ms);
+        if due {
+            self.seal(&mut maintenance.next_block)?;
+            maintenance.last_seal_ms = Some(now_ms);
+            done.sealed = true;
+        }
+        done.partitions_merged = self.merge_crowded(&mut maintenance.next_block)?;
+        if done.partitions_expired > 0 || done.sealed {
+            done.series_forgotten = self.forget_empty_series()?;
+        }
+        Ok(done)
+    }
+
+    /// Removes the partitions that lie wholly before what retention keeps.
+    fn expire(&self, now_ms: i64) -> Result<usize> {
+        let Some(oldest_ms) = self.state.oldest_ms(now_ms) else { return Ok(0) };
+        let expired = |record: &BlockRecord| {
+            record.partition_start_ms.saturating_add(self.state.partition_ms) <= oldest_ms
+        };
+        let all = self.state.blocks();
+        let (gone, kept): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|b| expired(b.record()));
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        let partitions: BTreeSet<(&str, i64)> =
+            gone.iter().map(|b| (b.record().class.as_str(), b.record().partition_start_ms)).collect();
+        for (class, partition_start_ms) in &partitions {
+            self.index.put_blocks(class, *partition_start_ms, &[])?;
+        }
+        self.index.sync()?;
+        self.state.set_blocks(kept);
+        let dirs: BTreeSet<_> = gone.iter().map(|b| b.record().partition_dir(&self.state.dir)).collect();
+        for dir in dirs {
+            files::remove_dir_all(&dir)?;
+        }
+        Ok(partitions.len())
+    }
+
+    /// Merges the blocks of each partition that has too many into one.
+    fn merge_crowded(&self, next_block: &mut u64) -> Result<usize> {
+        let mut partitions: BTreeMap<(String, i64), Vec<Arc<Block>>> = BTreeMap::new();
+        for block in self.state.blocks().iter() {
+            let record = block.record();
+            let key = (record.class.clone(), record.partition_start_ms);
+            partitions.entry(key).or_default().push(Arc::clone(block));
+        }
+        partitions.retain(|_, blocks| blocks.len() > self.state.options.blocks_per_partition_max);
+        for ((class, partition_start_ms), blocks) in &partitions {
+            self.state.check_space()?;
+            self.merge(class, *partition_start_ms, blocks, take_next(next_block))?;
+        }
+        Ok(partitions.len())
+    }
+
+    fn merge(&self, class: &str, partition_start_ms: i64, blocks: &[Arc<Block>], id: u64) -> Result<()> {
+        let deletes = self.state.deletes();
+        let mut series: BTreeSet<u32> = BTreeSet::new();
+        series.extend(blocks.iter().flat_map(|b| b.entries().iter().map(|e| e.series)));
+        let sealed_seq = blocks.iter().map(|b| b.record().sealed_seq).max().unwrap_or_default();
+        let record = BlockRecord { id, class: class.to_owned(), partition_start_ms, sealed_seq };
+        let mut writer = crate::block::BlockWriter::create(&self.state.dir, record)?;
+        for series in series {
+            let mut samples: Vec<Sample> = Vec::new();
+            for block in blocks {
+                for entry in block.of_series(series) {
+                    // A damaged chunk is lost already: the merge must not lose the others with it.
+                    let Some(mut of_chunk) = self.state.read_chunk(block, entry)? else { continue };
+                    deletes.apply(series, block.record().sealed_seq, &mut of_chunk);
+                    samples.append(&mut of_chunk);
+                }
+            }
+            sort_and_deduplicate(&mut samples);
+            writer.add(series, &samples)?;
+        }
+        let merged = Arc::new(Block::open(&self.state.dir, writer.finish()?)?);
+        let replaced: HashSet<u64> = blocks.iter().map(|b| b.record().id).collect();
+        let mut all: Vec<Arc<Block>> = self.state.blocks().iter().cloned().collect();
+        all.retain(|b| !replaced.contains(&b.record().id));
+        all.push(merged);
+        self.index_partition(class, partition_start_ms, &all)?;
+        self.index.sync()?;
+        self.state.set_blocks(all);
+        for block in blocks {
+            fs::remove_file(block.path()).map_err(Error::io("remove", block.path()))?;
+        }
+        self.forget_spent_deletes()
+    }
+
+    /// Deletes that every block has seen need not be remembered.
+    fn forget_spent_deletes(&self) -> Result<()> {
+        let oldest = self.state.blocks().iter().map(|b| b.record().sealed_seq).min().unwrap_or(u64::MAX);
+        let mut deletes = (*self.state.deletes()).clone();
+        let spent = deletes.take_spent(oldest);
+        for delete in &spent {
+            self.index.remove_delete(delete)?;
+        }
+        if !spent.is_empty() {
+            self.state.set_deletes(deletes);
+        }
+        Ok(())
+    }
+
+    /// Forgets series that have no sample left, neither in memory nor in a block.
+    fn forget_empty_series(&self) -> Result<usize> {
+        let in_blocks: HashSet<u32> =
+            self.state.blocks().iter().flat_map(|b| b.entries().iter().map(|e| e.series)).collect();
+        let empty: Vec<Arc<Series>> = self
+            .state
+            .registry
+            .all()
+            .into_iter()
+            .filter(|s| s.is_durable() && !in_blocks.contains(&s.id) && s.head_samples() == 0)
+            .collect();
+        if empty.is_empty() {
+            return Ok(0);
+        }
+        let (done, answer) = crossbeam::channel::bounded(1);
+        self.send(Command::Forget { series: empty, done })?;
+        let forgotten = answer.recv().map_err(|_| Error::Closed)?;
+        for series in &forgotten {
+            self.index.remove_series(series.id)?;
+        }
+        Ok(forgotten.len())
+    }
+}

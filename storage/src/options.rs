@@ -1,0 +1,44 @@
+//! How the engine is set up.
+
+/// One minute in milliseconds.
+const MINUTE_MS: i64 = 60_000;
+
+/// Settings of an engine; the defaults suit a server.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long samples are kept, in milliseconds: a lower bound, since whole partitions expire.
+    /// `None`: for ever. Default 15 days.
+    pub retention_ms: Option<i64>,
+    /// How much older than its series' newest sample a sample may be. Default 1 hour.
+    pub out_of_order_window_ms: i64,
+    /// How far ahead of the clock a sample may be. Default 10 minutes.
+    pub ahead_max_ms: i64,
+    /// The time that one partition spans; fixed when the store is made. Default 1 day.
+    pub partition_ms: i64,
+    /// [`Db::maintain`](crate::Db::maintain) seals once the log has grown by this much. Default 32 MiB.
+    pub seal_log_bytes: u64,
+    /// [`Db::maintain`](crate::Db::maintain) seals at least this often. Default 2 hours.
+    pub seal_every_ms: i64,
+    /// [`Db::maintain`](crate::Db::maintain) merges a partition that has more blocks than this. Default 8.
+    pub blocks_per_partition_max: usize,
+    /// Writes are refused while the volume has less room than this. Default 64 MiB.
+    pub free_bytes_min: u64,
+    /// Most samples waiting to be committed. Default 4 million.
+    pub queued_samples_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            retention_ms: Some(15 * 24 * 60 * MINUTE_MS),
+            out_of_order_window_ms: 60 * MINUTE_MS,
+            ahead_max_ms: 10 * MINUTE_MS,
+            partition_ms: 24 * 60 * MINUTE_MS,
+            seal_log_bytes: 32 << 20,
+            seal_every_ms: 120 * MINUTE_MS,
+            blocks_per_partition_max: 8,
+            free_bytes_min: 64 << 20,
+            queued_samples_max: 4_000_000,
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Postings: for each label, which series carry it. How a selector finds its series.
+
+use crate::labels::Labels;
+use crate::matcher::{MatchOp, Matcher};
+use roaring::RoaringBitmap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Series numbers by label name and value.
+#[derive(Default)]
+pub(crate) struct Postings {
+    by_name: BTreeMap<Box<str>, LabelPostings>,
+    all: RoaringBitmap,
+    changed: BTreeSet<PostingKey>,
+}
+
+#[derive(Default)]
+struct LabelPostings {
+    by_value: BTreeMap<Box<str>, RoaringBitmap>,
+    any: RoaringBitmap,
+}
+
+/// One stored piece of a posting list: the series of one label pair whose numbers share their upper
+/// 16 bits, which bounds its bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PostingKey {
+    pub(crate) name: Box<str>,
+    pub(crate) value: Box<str>,
+    pub(crate) upper: u16,
+}
+
+impl Postings {
+    /// Adds a series under each of its labels.
+    pub(crate) fn add(&mut self, series: u32, labels: &Labels) {
+        self.all.insert(series);
+        for (name, value) in labels.iter() {
+            let label = self.by_name.entry(name.into()).or_default();
+            label.any.insert(series);
+            label.by_value.entry(value.into()).or_default().insert(series);
+            self.note_change(series, name, value);
+        }
+    }
+
+    /// Removes a series.
+    pub(crate) fn remove(&mut self, series: u32, labels: &Labels) {
+        self.all.remove(series);
+        for (name, value) in labels.iter() {
+            let Some(label) = self.by_name.get_mut(name) else { continue };
+            label.any.remove(series);
+            if let Some(posting) = label.by_value.get_mut(value) {
+                posting.remove(series);
+                if posting.is_empty() {
+                    label.by_value.remove(value);
+                }
+            }
+            if label.by_value.is_empty() {
+                self.by_name.remove(name);
+            }
+            self.note_change(series, name, value);
+        }
+    }
+
+    fn note_change(&mut self, series: u32, name: &str, value: &str) {
+        let upper = (series >> 16) as u16;
+        self.changed.insert(PostingKey { name: name.into(), value: value.into(), upper });
+    }
+
+    /// Adds a stored piece, of which only `known` series count.
+    pub(crate) fn load(&mut self, key: &PostingKey, series: &RoaringBitmap, known: &RoaringBitmap) {
+        let series = series & known;
+        if series.is_empty() {
+            return;
+        }
+        self.all |= &series;
+        let label = self.by_name.entry(key.name.clone()).or_default();
+        label.any |= &series;
+        *label.by_value.entry(key.value.clone()).or_default() |= series;
+    }
+
+    /// The pieces changed since the last call, with what they are now.
+    pub(crate) fn take_changes(&mut self) -> Vec<(PostingKey, RoaringBitmap)> {
+        let changed = std::mem::take(&mut self.changed);
+        changed.into_iter().map(|key| (self.piece(&key), key)).map(|(piece, key)| (key, piece)).collect()
+    }
+
+    /// Counts pieces as changed again: they could not be stored.
+    pub(crate) fn put_back(&mut self, changes: Vec<(PostingKey, RoaringBitmap)>) {
+        self.changed.extend(changes.into_iter().map(|(key, _)| key));
+    }
+
+    fn piece(&self, key: &PostingKey) -> RoaringBitmap {
+        let posting = self.by_name.get(&key.name).and_then(|label| label.by_value.get(&key.value));
+        let first = u32::from(key.upper) << 16;
+        posting.map(|p| p.range(first..=first | 0xffff).collect()).unwrap_or_default()
+    }
+
+    /// The series that fit all matchers; without matchers: all.
+    pub(crate) fn select(&self, matchers: &[Matcher]) -> RoaringBitmap {
+        // The narrowest kind first; each further matcher only takes away.
+        let mut matchers: Vec<&Matcher> = matchers.iter().collect();
+        matchers.sort_by_key(|m| match m.op() {
+            MatchOp::Equal if !m.value().is_empty() => 0,
+            MatchOp::Regex => 1,
+            _ => 2,
+        });
+        let mut selected: Option<RoaringBitmap> = None;
+        for matcher in matchers {
+            let narrowed = match &selected {
+                None => self.matching(matcher),
+                Some(selected) => selected & self.matching(matcher),
+            };
+            if narrowed.is_empty() {
+                return narrowed;
+            }
+            selected = Some(narrowed);
+        }
+        selected.unwrap_or_else(|| self.all.clone())
+    }
+
+    fn matching(&self, matcher: &Matcher) -> RoaringBitmap {
+        let label = self.by_name.get(matcher.name());
+        let absent = || label.map_or_else(|| self.all.clone(), |label| &self.all - &label.any);
+        let with_value = |label: &LabelPostings| match matcher.op() {
+            MatchOp::Equal => label.by_value.get(matcher.value()).cloned().unwrap_or_default(),
+            MatchOp::NotEqual => match label.by_value.get(matcher.value()) {
+                Some(excluded) => &label.any - excluded,
+                None => label.any.clone(),
+            },
+            MatchOp::Regex | MatchOp::NotRegex => {
+                let mut matching = RoaringBitmap::new();
+                for (_, posting) in label.by_value.iter().filter(|(v, _)| matcher.matches_value(v)) {
+                    matching |= posting;
+                }
+                matching
+            }
+        };
+        let mut matching = label.map(with_value).unwrap_or_default();
+        if matcher.matches_value("") {
+            matching |= absent();
+        }
+        matching
+    }
+
+    /// The names of all labels that any of `series` carries, sorted; `None`: any series at all.
+    pub(crate) fn names(&self, series: Option<&RoaringBitmap>) -> Vec<String> {
+        let carried = |label: &LabelPostings| series.is_none_or(|s| !s.is_disjoint(&label.any));
+        self.by_name.iter().filter(|(_, label)| carried(label)).map(|(name, _)| name.to_string()).collect()
+    }
+
+    /// The values of one label that any of `series` carries, sorted; `None`: any series at all.
+    pub(crate) fn values(&self, name: &str, series: Option<&RoaringBitmap>) -> Vec<String> {
+        let Some(label) = self.by_name.get(name) else { return Vec::new() };
+        let carried = |posting: &RoaringBitmap| series.is_none_or(|s| !s.is_disjoint(posting));
+        label.by_value.iter().filter(|(_, p)| carried(p)).map(|(value, _)| value.to_string()).collect()
+    }
+
+    /// How many series there are.
+    pub(crate) fn len(&self) -> u64 {
+        self.all.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn labels(pod: &str, code: &str) -> Labels {
+        Labels::new([("__name__", "m"), ("pod", pod), ("code", code)]).expect("valid")
+    }
+
+    fn any_matcher() -> impl Strategy<Value = Matcher> {
+        let op = prop_oneof![
+            Just(MatchOp::Equal),
+            Just(MatchOp::NotEqual),
+            Just(MatchOp::Regex),
+            Just(MatchOp::NotRegex)
+        ];
+        let name = prop_oneof![Just("pod"), Just("code"), Just("other")];
+        let value = prop_oneof![Just(""), Just("a"), Just("b"), Just("a|b"), Just(".+"), Just(".*")];
+        (name, op, value).prop_map(|(n, o, v)| Matcher::new(n, o, v).expect("compiles"))
+    }
+
+    proptest! {
+        #[test]
+        fn a_selection_is_what_the_matchers_say_series_by_series(
+            sets in proptest::collection::vec(("[abc]?", "[ab]?"), 0..30),
+            removed in proptest::collection::vec(any::<bool>(), 30),
+            matchers in proptest::collection::vec(any_matcher(), 0..4),
+        ) {
+            let mut postings = Postings::default();
+            let mut expected = RoaringBitmap::new();
+            for (id, (pod, code)) in (60_000u32..).step_by(2_000).zip(&sets) {
+                postings.add(id, &labels(pod, code));
+                if matchers.iter().all(|m| m.matches(&labels(pod, code))) {
+                    expected.insert(id);
+                }
+            }
+            for ((id, (pod, code)), removed) in (60_000u32..).step_by(2_000).zip(&sets).zip(&removed) {
+                if *removed {
+                    postings.remove(id, &labels(pod, code));
+                    expected.remove(id);
+                }
+            }
+            prop_assert_eq!(postings.select(&matchers), expected.clone());
+
+            let known = postings.all.clone();
+            let mut reloaded = Postings::default();
+            for (key, piece) in postings.take_changes() {
+                reloaded.load(&key, &piece, &known);
+            }
+            prop_assert_eq!(reloaded.select(&matchers), expected);
+            prop_assert_eq!(reloaded.names(None), postings.names(None));
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Sealing: what is in memory becomes blocks, and the log that held it goes.
+//!
+//! The order is what makes it safe to be cut off anywhere: a new log generation first; then blocks,
+//! durable before the index names them; then the index, durable before the checkpoint moves; then
+//! readers see the blocks, and only then are the samples in memory and the older log let go. What is
+//! written twice on the way is the same sample twice, which reads merge.
+
+use crate::block::{Block, BlockRecord, BlockWriter};
+use crate::commit::Command;
+use crate::db::Inner;
+use crate::error::{Error, Result};
+use crate::index::Checkpoint;
+use crate::log;
+use crate::sample::Sample;
+use crate::series::Series;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The retention class of samples that no rule puts elsewhere.
+pub(crate) const DEFAULT_CLASS: &str = "default";
+
+/// Samples of one partition, by series.
+type PartitionSamples = BTreeMap<u32, Vec<Sample>>;
+
+impl Inner {
+    /// Seals all samples in memory. The caller holds the maintenance lock.
+    pub(crate) fn seal(&self, next_block: &mut u64) -> Result<()> {
+        let (done, answer) = crossbeam::channel::bounded(1);
+        self.send(Command::Rotate { done })?;
+        let (generation, first_seq) = answer.recv().map_err(|_| Error::Closed)??;
+        let series = self.state.registry.all();
+        let sealed = self.write_blocks(&series, first_seq, next_block);
+        match sealed {
+            Ok(blocks) => {
+                self.state.set_blocks(blocks);
+                let sealed = series.iter().map(|series| series.finish_seal()).sum();
+                self.state.count_gone_from_head(sealed);
+                log::drop_older(&self.log_dir(), generation)
+            }
+            Err(error) => {
+                let merged = series.iter().map(|series| series.abandon_seal()).sum();
+                self.state.count_gone_from_head(merged);
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes the blocks and makes the index name them. Answers all blocks there now are.
+    fn write_blocks(
+        &self,
+        series: &[Arc<Series>],
+        first_seq: u64,
+        next_block: &mut u64,
+    ) -> Result<Vec<Arc<Block>>> {
+        let mut partitions: BTreeMap<i64, PartitionSamples> = BTreeMap::new();
+        for series in series {
+            for sample in series.begin_seal() {
+                let start_ms = self.state.partition_start_ms(sample.timestamp_ms);
+                partitions.entry(start_ms).or_default().entry(series.id).or_default().push(sample);
+            }
+        }
+        let mut blocks = (*self.state.blocks()).clone();
+        let mut touched = BTreeSet::new();
+        for (partition_start_ms, samples) in partitions {
+            let record = BlockRecord {
+                id: take_next(next_block),
+                class: DEFAULT_CLASS.to_owned(),
+                partition_start_ms,
+                sealed_seq: first_seq - 1,
+            };
+            blocks.push(Arc::new(self.write_block(record, &samples)?));
+            touched.insert(partition_start_ms);
+        }
+        self.index_new_series()?;
+        for partition_start_ms in touched {
+            self.index_partition(DEFAULT_CLASS, partition_start_ms, &blocks)?;
+        }
+        for delete in self.state.deletes().iter() {
+            self.index.put_delete(delete)?;
+        }
+        self.index.sync()?;
+        self.index.put_checkpoint(Checkpoint {
+            next_seq: first_seq,
+            next_series: self.state.registry.next_id(),
+            next_block: *next_block,
+        })?;
+        self.index.sync()?;
+        Ok(blocks)
+    }
+
+    /// Writes one block, durably, and opens it.
+    pub(crate) fn write_block(&self, record: BlockRecord, samples: &PartitionSamples) -> Result<Block> {
+        let mut writer = BlockWriter::create(&self.state.dir, record)?;
+        for (series, samples) in samples {
+            writer.add(*series, samples)?;
+        }
+        Block::open(&self.state.dir, writer.finish()?)
+    }
+
+    /// Makes the index name exactly those of `blocks` that belong to a partition.
+    pub(crate) fn index_partition(
+        &self,
+        class: &str,
+        partition_start_ms: i64,
+        blocks: &[Arc<Block>],
+    ) -> Result<()> {
+        let records = blocks.iter().map(|block| block.record());
+        let of_partition: Vec<BlockRecord> = records
+            .filter(|r| r.class == class && r.partition_start_ms == partition_start_ms)
+            .cloned()
+            .collect();
+        self.index.put_blocks(class, partition_start_ms, &of_partition)
+    }
+
+    /// Stores the series and postings that the index does not have yet.
+    fn index_new_series(&self) -> Result<()> {
+        let new = std::mem::take(&mut *self.state.unindexed.lock());
+        let changes = self.state.postings.write().take_changes();
+        let stored = new
+            .iter()
+            .filter(|series| !series.is_removed())
+            .try_for_each(|series| self.index.put_series(series.id, &series.labels))
+            .and_then(|()| changes.iter().try_for_each(|(key, piece)| self.index.put_postings(key, piece)))
+            .and_then(|()| self.index.sync());
+        if stored.is_err() {
+            self.state.unindexed.lock().extend(new);
+            self.state.postings.write().put_back(changes);
+        }
+        stored
+    }
+}
+
+/// Takes the next number.
+pub(crate) fn take_next(next: &mut u64) -> u64 {
+    let taken = *next;
+    *next += 1;
+    taken
+}

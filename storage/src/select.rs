@@ -1,0 +1,195 @@
+//! Reading: samples of selected series, from memory and from blocks, merged.
+//!
+//! invariant: a reader takes a series' samples in memory before the set of blocks. A seal publishes
+//! its blocks before it lets the memory go, so a sample is seen once or twice, never not at all.
+
+use crate::block::{Block, ChunkEntry};
+use crate::deletes::Deletes;
+use crate::error::{Error, Result};
+use crate::labels::Labels;
+use crate::matcher::Matcher;
+use crate::resample::{Aggregation, COUNTER_GAP_MAX_MS, Grid, counter_rates, resample};
+use crate::sample::{Sample, sort_and_deduplicate};
+use crate::series::Series;
+use crate::state::State;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Which series a reader asks for.
+#[derive(Clone, Copy)]
+pub struct Selection<'a> {
+    /// All of these must fit; none: every series.
+    pub matchers: &'a [Matcher],
+    /// Further restricts the series; `None`: no restriction.
+    pub visible: Option<&'a (dyn Fn(&Labels) -> bool + Sync)>,
+}
+
+/// Bounds of one read.
+#[derive(Clone, Copy)]
+pub struct ReadLimits<'a> {
+    /// Most samples that may be read in all.
+    pub samples_max: usize,
+    /// Asked now and then; true ends the read with [`Error::Cancelled`].
+    pub cancelled: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// Samples of one series, in time order, one a timestamp.
+pub type SeriesSamples = (Arc<Labels>, Vec<Sample>);
+
+impl State {
+    /// The selected series in label order.
+    pub(crate) fn select_series(&self, selection: Selection<'_>) -> Vec<Arc<Series>> {
+        let ids = self.postings.read().select(selection.matchers);
+        let mut series = self.registry.get_all(ids.iter());
+        if let Some(visible) = selection.visible {
+            series.retain(|series| visible(&series.labels));
+        }
+        series
+    }
+
+    /// All samples of the selected series in `[start_ms, end_ms]`.
+    pub(crate) fn select(
+        &self,
+        selection: Selection<'_>,
+        start_ms: i64,
+        end_ms: i64,
+        limits: ReadLimits<'_>,
+    ) -> Result<Vec<SeriesSamples>> {
+        self.read_each(selection, start_ms, end_ms, limits, |samples| samples)
+    }
+
+    /// Resampled history of the selected series.
+    pub(crate) fn range(
+        &self,
+        selection: Selection<'_>,
+        grid: Grid,
+        aggregation: Aggregation,
+        counter: bool,
+        limits: ReadLimits<'_>,
+    ) -> Result<Vec<SeriesSamples>> {
+        let gap_max_ms = COUNTER_GAP_MAX_MS.max(grid.step_ms);
+        let first_ms = grid.first_sample_ms();
+        let start_ms = if counter { first_ms.saturating_sub(gap_max_ms) } else { first_ms };
+        self.read_each(selection, start_ms, grid.end_ms, limits, |samples| {
+            if counter {
+                resample(&counter_rates(&samples, gap_max_ms), grid, aggregation)
+            } else {
+                resample(&samples, grid, aggregation)
+            }
+        })
+    }
+
+    /// Reads series by series; those for which `digest` leaves nothing are left out.
+    fn read_each(
+        &self,
+        selection: Selection<'_>,
+        start_ms: i64,
+        end_ms: i64,
+        limits: ReadLimits<'_>,
+        digest: impl Fn(Vec<Sample>) -> Vec<Sample>,
+    ) -> Result<Vec<SeriesSamples>> {
+        let mut series = self.select_series(selection);
+        series.sort_by(|a, b| a.labels.cmp(&b.labels));
+        let mut budget = limits.samples_max;
+        let mut answer = Vec::with_capacity(series.len());
+        for series in series {
+            if (limits.cancelled)() {
+                return Err(Error::Cancelled);
+            }
+            let samples = self.read_series(&series, start_ms, end_ms)?;
+            let left = budget.checked_sub(samples.len());
+            budget = left.ok_or(Error::TooManySamples { samples_max: limits.samples_max })?;
+            let samples = digest(samples);
+            if !samples.is_empty() {
+                answer.push((Arc::clone(&series.labels), samples));
+            }
+        }
+        Ok(answer)
+    }
+
+    /// The samples of one series in `[start_ms, end_ms]`.
+    pub(crate) fn read_series(&self, series: &Series, start_ms: i64, end_ms: i64) -> Result<Vec<Sample>> {
+        let mut samples = Vec::new();
+        let mut in_memory = Vec::new();
+        series.read_head(start_ms, end_ms, &mut in_memory);
+        let (deletes, blocks) = (self.deletes(), self.blocks());
+        for block in blocks.iter().filter(|block| block.overlaps(start_ms, end_ms)) {
+            for entry in block.of_series(series.id) {
+                if entry.min_ms <= end_ms && entry.last.timestamp_ms >= start_ms {
+                    samples.append(&mut self.read_entry(block, entry, &deletes)?);
+                }
+            }
+        }
+        samples.retain(|s| (start_ms..=end_ms).contains(&s.timestamp_ms));
+        samples.append(&mut in_memory);
+        sort_and_deduplicate(&mut samples);
+        Ok(samples)
+    }
+
+    /// What a chunk holds that is neither deleted nor damaged.
+    fn read_entry(&self, block: &Block, entry: &ChunkEntry, deletes: &Deletes) -> Result<Vec<Sample>> {
+        let mut samples = self.read_chunk(block, entry)?.unwrap_or_default();
+        deletes.apply(entry.series, block.record().sealed_seq, &mut samples);
+        Ok(samples)
+    }
+
+    /// The samples of a chunk. A damaged one is counted, logged by name, and `None`.
+    pub(crate) fn read_chunk(&self, block: &Block, entry: &ChunkEntry) -> Result<Option<Vec<Sample>>> {
+        match block.read(entry) {
+            Ok(samples) => Ok(Some(samples)),
+            Err(error @ Error::Damaged { .. }) => {
+                self.counters.damaged_chunks.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(%error, "a damaged chunk is left out of an answer");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The newest sample of each selected series, staleness markers included. Touches memory only.
+    pub(crate) fn latest(&self, selection: Selection<'_>) -> Vec<(Arc<Labels>, Sample)> {
+        let series = self.select_series(selection);
+        series.iter().filter_map(|s| Some((Arc::clone(&s.labels), s.latest()?))).collect()
+    }
+
+    /// The newest sample of one series, found anew in memory and in blocks.
+    pub(crate) fn newest_sample(&self, series: &Series) -> Result<Option<Sample>> {
+        let mut newest: Option<Sample> = None;
+        let mut note = |samples: &[Sample]| {
+            for sample in samples {
+                if newest.is_none_or(|newest| sample.total_cmp(&newest).is_gt()) {
+                    newest = Some(*sample);
+                }
+            }
+        };
+        let mut in_memory = Vec::new();
+        series.read_head(i64::MIN, i64::MAX, &mut in_memory);
+        note(&in_memory);
+        let deletes = self.deletes();
+        for block in self.blocks().iter() {
+            let touched = deletes.touches(series.id, block.record().sealed_seq);
+            for entry in block.of_series(series.id) {
+                if touched {
+                    note(&self.read_entry(block, entry, &deletes)?);
+                } else {
+                    note(&[entry.last]);
+                }
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Label names, or the values of one label, of the selected series; sorted.
+    pub(crate) fn labels(&self, name: Option<&str>, selection: Selection<'_>) -> Vec<String> {
+        let selected = match selection.visible {
+            None if selection.matchers.is_empty() => None,
+            None => Some(self.postings.read().select(selection.matchers)),
+            Some(_) => Some(self.select_series(selection).iter().map(|series| series.id).collect()),
+        };
+        let postings = self.postings.read();
+        match name {
+            Some(name) => postings.values(name, selected.as_ref()),
+            None => postings.names(selected.as_ref()),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! One series in memory: its identity, its newest sample, and what is not yet sealed of it.
+
+use crate::labels::Labels;
+use crate::sample::{Sample, sort_and_deduplicate};
+use crossbeam::atomic::AtomicCell;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A series that the store knows.
+pub(crate) struct Series {
+    pub(crate) id: u32,
+    pub(crate) labels: Arc<Labels>,
+    /// Whether its definition is in the log or the index. Only the committer changes it.
+    durable: AtomicBool,
+    /// Whether it has been removed from the registry: a writer that still holds it must look again.
+    removed: AtomicBool,
+    /// The newest sample; readable while a writer is at work.
+    latest: AtomicCell<Option<Sample>>,
+    /// The newest time that the committer has let in, whether or not it is durable yet.
+    newest_admitted_ms: AtomicCell<Option<i64>>,
+    /// A lock of its own for each series: a reader of one never waits for writers of others.
+    head: Mutex<Head>,
+}
+
+/// Samples that are in the log and in memory, but not in a published block.
+#[derive(Default)]
+struct Head {
+    /// In time order, one a timestamp.
+    open: Vec<Sample>,
+    /// Being written into a block; likewise.
+    sealing: Vec<Sample>,
+}
+
+/// What became of a sample that was put into a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inserted {
+    /// It is one more sample.
+    Added,
+    /// There was another value at its time: the larger of the two is there now.
+    Merged,
+    /// It was there before.
+    Duplicate,
+}
+
+impl Series {
+    pub(crate) fn new(id: u32, labels: Arc<Labels>, durable: bool) -> Self {
+        Self {
+            id,
+            labels,
+            durable: AtomicBool::new(durable),
+            removed: AtomicBool::new(false),
+            latest: AtomicCell::new(None),
+            newest_admitted_ms: AtomicCell::new(None),
+            head: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_durable(&self) {
+        self.durable.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_removed(&self) {
+        self.removed.store(true, Ordering::Release);
+    }
+
+    /// The newest sample, staleness markers included.
+    pub(crate) fn latest(&self) -> Option<Sample> {
+        self.latest.load()
+    }
+
+    pub(crate) fn newest_admitted_ms(&self) -> Option<i64> {
+        self.newest_admitted_ms.load()
+    }
+
+    /// Notes that a sample of this time is about to be written.
+    pub(crate) fn admit(&self, timestamp_ms: i64) {
+        if self.newest_admitted_ms.load().is_none_or(|newest| timestamp_ms > newest) {
+            self.newest_admitted_ms.store(Some(timestamp_ms));
+        }
+    }
+
+    /// Forgets what was admitted but not written.
+    pub(crate) fn withdraw(&self) {
+        self.newest_admitted_ms.store(self.latest().map(|s| s.timestamp_ms));
+    }
+
+    /// Notes a sample that is in a block, where it is the newest.
+    pub(crate) fn note_latest(&self, sample: Sample) {
+        if self.latest().is_none_or(|latest| sample.total_cmp(&latest).is_gt()) {
+            self.latest.store(Some(sample));
+        }
+        self.admit(sample.timestamp_ms);
+    }
+
+    /// Replaces the newest sample: after a delete.
+    pub(crate) fn reset_latest(&self, latest: Option<Sample>) {
+        self.latest.store(latest);
+        self.withdraw();
+    }
+
+    /// Puts a durable sample in its place, where readers find it.
+    pub(crate) fn insert(&self, sample: Sample) -> Inserted {
+        let inserted = insert(&mut self.head.lock().open, sample);
+        self.note_latest(sample);
+        inserted
+    }
+
+    /// Whether exactly this sample is in the head.
+    pub(crate) fn holds(&self, sample: Sample) -> bool {
+        if self.latest().is_none_or(|latest| sample.timestamp_ms > latest.timestamp_ms) {
+            return false;
+        }
+        let head = self.head.lock();
+        [&head.open, &head.sealing].into_iter().any(|samples| {
+            samples
+                .binary_search_by_key(&sample.timestamp_ms, |s| s.timestamp_ms)
+                .is_ok_and(|at| samples.get(at) == Some(&sample))
+        })
+    }
+
+    /// Appends what the head holds of `[start_ms, end_ms]` to `samples`, in no order.
+    pub(crate) fn read_head(&self, start_ms: i64, end_ms: i64, samples: &mut Vec<Sample>) {
+        let head = self.head.lock();
+        for part in [&head.sealing, &head.open] {
+            let from = part.partition_point(|s| s.timestamp_ms < start_ms);
+            let to = part.partition_point(|s| s.timestamp_ms <= end_ms);
+            samples.extend_from_slice(part.get(from..to).unwrap_or_default());
+        }
+    }
+
+    /// How many samples the head holds.
+    pub(crate) fn head_samples(&self) -> usize {
+        let head = self.head.lock();
+        head.open.len() + head.sealing.len()
+    }
+
+    /// Sets the head's samples aside to be sealed, and gives them out. They stay readable until
+    /// [`finish_seal`](Self::finish_seal) or [`abandon_seal`](Self::abandon_seal).
+    pub(crate) fn begin_seal(&self) -> Vec<Sample> {
+        let mut head = self.head.lock();
+        head.sealing = std::mem::take(&mut head.open);
+        head.sealing.clone()
+    }
+
+    /// The samples set aside are in a published block. Answers how many they were.
+    pub(crate) fn finish_seal(&self) -> usize {
+        std::mem::take(&mut self.head.lock().sealing).len()
+    }
+
+    /// The samples set aside could not be sealed: they are the head's again. Answers how many of them
+    /// had been written once more in the meantime.
+    pub(crate) fn abandon_seal(&self) -> usize {
+        let mut head = self.head.lock();
+        let mut all = std::mem::take(&mut head.sealing);
+        all.append(&mut head.open);
+        let before = all.len();
+        sort_and_deduplicate(&mut all);
+        let merged = before - all.len();
+        head.open = all;
+        merged
+    }
+
+    /// Deletes the head's samples in `[start_ms, end_ms]`, and answers how many they were. Never runs
+    /// during a seal.
+    pub(crate) fn delete_from_head(&self, start_ms: i64, end_ms: i64) -> usize {
+        let open = &mut self.head.lock().open;
+        let before = open.len();
+        open.retain(|s| s.timestamp_ms < start_ms || s.timestamp_ms > end_ms);
+        before - open.len()
+    }
+}
+
+fn insert(open: &mut Vec<Sample>, sample: Sample) -> Inserted {
+    if open.last().is_none_or(|last| sample.timestamp_ms > last.timestamp_ms) {
+        open.push(sample);
+        return Inserted::Added;
+    }
+    match open.binary_search_by_key(&sample.timestamp_ms, |s| s.timestamp_ms) {
+        Ok(at) if open[at] == sample => Inserted::Duplicate,
+        Ok(at) => {
+            if sample.total_cmp(&open[at]).is_gt() {
+                open[at] = sample;
+            }
+            Inserted::Merged
+        }
+        Err(at) => {
+            open.insert(at, sample);
+            Inserted::Added
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series() -> Series {
+        Series::new(1, Arc::new(Labels::new([("__name__", "m")]).expect("valid")), true)
+    }
+
+    fn all(series: &Series) -> Vec<(i64, f64)> {
+        let mut samples = Vec::new();
+        series.read_head(i64::MIN, i64::MAX, &mut samples);
+        sort_and_deduplicate(&mut samples);
+        samples.iter().map(|s| (s.timestamp_ms, s.value)).collect()
+    }
+
+    #[test]
+    fn samples_take_their_place_and_the_larger_value_wins_a_tie() {
+        let series = series();
+        for (t, v, inserted) in [
+            (5, 1.0, Inserted::Added),
+            (3, 2.0, Inserted::Added),
+            (5, 4.0, Inserted::Merged),
+            (5, 3.0, Inserted::Merged),
+            (9, 0.0, Inserted::Added),
+        ] {
+            assert_eq!(series.insert(Sample::new(t, v)), inserted);
+        }
+        assert_eq!(series.insert(Sample::new(5, 4.0)), Inserted::Duplicate);
+        assert_eq!(all(&series), [(3, 2.0), (5, 4.0), (9, 0.0)]);
+        assert_eq!(series.latest(), Some(Sample::new(9, 0.0)));
+        assert!(series.holds(Sample::new(5, 4.0)) && !series.holds(Sample::new(5, 3.0)));
+    }
+
+    #[test]
+    fn a_seal_keeps_samples_readable_and_can_be_abandoned() {
+        let series = series();
+        series.insert(Sample::new(1, 1.0));
+        assert_eq!(series.begin_seal().len(), 1);
+        series.insert(Sample::new(2, 2.0));
+        series.insert(Sample::new(1, 0.5));
+        assert_eq!(all(&series), [(1, 1.0), (2, 2.0)]);
+        series.abandon_seal();
+        assert_eq!(all(&series), [(1, 1.0), (2, 2.0)]);
+        assert_eq!(series.begin_seal().len(), 2);
+        series.finish_seal();
+        assert_eq!(all(&series), []);
+        assert_eq!(series.latest(), Some(Sample::new(2, 2.0)));
+    }
+}

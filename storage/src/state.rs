@@ -1,0 +1,131 @@
+//! What the engine's parts share.
+
+use crate::block::Block;
+use crate::deletes::Deletes;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::labels::Labels;
+use crate::options::Options;
+use crate::postings::Postings;
+use crate::registry::Registry;
+use crate::sample::Sample;
+use crate::series::{Inserted, Series};
+use parking_lot::{Mutex, RwLock};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The state in memory. The committer and maintenance change it, readers read it.
+pub(crate) struct State {
+    pub(crate) dir: PathBuf,
+    pub(crate) options: Options,
+    pub(crate) partition_ms: i64,
+    pub(crate) registry: Registry,
+    /// Written for a moment when series come or go.
+    pub(crate) postings: RwLock<Postings>,
+    /// Replaced as a whole: a reader works on the set it took.
+    blocks: RwLock<Arc<Vec<Arc<Block>>>>,
+    /// Replaced as a whole, likewise.
+    deletes: RwLock<Arc<Deletes>>,
+    /// Durable series that the index database does not have yet.
+    pub(crate) unindexed: Mutex<Vec<Arc<Series>>>,
+    /// Why the last write failed, until one succeeds.
+    pub(crate) write_failure: Mutex<Option<String>>,
+    pub(crate) counters: Counters,
+}
+
+/// Numbers for statistics.
+#[derive(Default)]
+pub(crate) struct Counters {
+    /// Changes whenever the set of visible series does.
+    pub(crate) series_generation: AtomicU64,
+    /// Samples in memory, not yet in a published block.
+    pub(crate) head_samples: AtomicU64,
+    /// Bytes of log groups since the last seal.
+    pub(crate) log_bytes: AtomicU64,
+    /// Log groups made durable since the start.
+    pub(crate) groups_committed: AtomicU64,
+    /// Blocks left out because they are damaged.
+    pub(crate) damaged_blocks: AtomicU64,
+    /// Chunks left out because they are damaged.
+    pub(crate) damaged_chunks: AtomicU64,
+}
+
+impl State {
+    pub(crate) fn new(dir: &Path, options: Options, partition_ms: i64) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            options,
+            partition_ms,
+            registry: Registry::default(),
+            postings: RwLock::default(),
+            blocks: RwLock::default(),
+            deletes: RwLock::default(),
+            unindexed: Mutex::default(),
+            write_failure: Mutex::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    pub(crate) fn blocks(&self) -> Arc<Vec<Arc<Block>>> {
+        Arc::clone(&self.blocks.read())
+    }
+
+    pub(crate) fn set_blocks(&self, blocks: Vec<Arc<Block>>) {
+        *self.blocks.write() = Arc::new(blocks);
+    }
+
+    pub(crate) fn deletes(&self) -> Arc<Deletes> {
+        Arc::clone(&self.deletes.read())
+    }
+
+    pub(crate) fn set_deletes(&self, deletes: Deletes) {
+        *self.deletes.write() = Arc::new(deletes);
+    }
+
+    /// Makes a durable series visible to readers.
+    pub(crate) fn publish(&self, series: &Arc<Series>) {
+        self.postings.write().add(series.id, &series.labels);
+        self.unindexed.lock().push(Arc::clone(series));
+        self.counters.series_generation.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Puts a durable sample where readers find it.
+    pub(crate) fn insert(&self, series: &Series, sample: Sample) -> Inserted {
+        let inserted = series.insert(sample);
+        if inserted == Inserted::Added {
+            self.counters.head_samples.fetch_add(1, Ordering::Relaxed);
+        }
+        inserted
+    }
+
+    /// Counts samples that are no longer in memory.
+    pub(crate) fn count_gone_from_head(&self, samples: usize) {
+        self.counters.head_samples.fetch_sub(samples as u64, Ordering::Relaxed);
+    }
+
+    /// The series of this label set; made if need be.
+    pub(crate) fn resolve(&self, labels: &Labels) -> Arc<Series> {
+        self.registry.get_or_create(labels)
+    }
+
+    /// Where the partition that holds this time begins.
+    pub(crate) fn partition_start_ms(&self, timestamp_ms: i64) -> i64 {
+        timestamp_ms.div_euclid(self.partition_ms).saturating_mul(self.partition_ms)
+    }
+
+    /// The oldest time that is kept.
+    pub(crate) fn oldest_ms(&self, now_ms: i64) -> Option<i64> {
+        self.options.retention_ms.map(|retention_ms| now_ms.saturating_sub(retention_ms))
+    }
+
+    /// Refuses to write while the volume is nearly full.
+    pub(crate) fn check_space(&self) -> Result<()> {
+        let free_bytes = files::free_bytes(&self.dir)?;
+        let needed_bytes = self.options.free_bytes_min;
+        if free_bytes < needed_bytes {
+            return Err(Error::NoSpace { path: self.dir.clone(), free_bytes, needed_bytes });
+        }
+        Ok(())
+    }
+}

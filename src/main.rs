@@ -7,16 +7,19 @@ use anyhow::Context as _;
 use clap::Parser;
 use lookback::app::{App, Parts};
 use lookback::clock::{Clock, SystemClock};
-use lookback::config::{Cli, Command, LogArgs, LogFormat, ServeArgs};
+use lookback::config::{Cli, Command, LogArgs, LogFormat, Retention, ServeArgs};
 use lookback::http::server::Limits;
 use lookback::serve::banner::Banner;
 use lookback::serve::prepare::{Prepared, prepare};
 use lookback::serve::serve;
-use lookback::store::Store;
+use lookback::store::embedded::EmbeddedStore;
+use lookback_storage::Options;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -48,31 +51,56 @@ fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("the threads of the server can't be started")?;
-    runtime.block_on(async {
-        // Before anything is opened, so that no signal is lost.
-        let stop = stop_signals().context("signals can't be listened for")?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let Prepared { settings, plain, secure, has_credentials } = prepare(args, clock.clone()).await?;
-        let store = open_store(args, clock.clone())?;
-        let banner = Banner {
-            data_dir: &args.data_dir,
-            plain: plain.listener.local_addr()?,
-            secure: secure.as_ref().map(|secure| secure.listener.local_addr()).transpose()?,
-            has_credentials,
-        }
-        .to_string();
-        // A closed stdout is no reason not to serve.
-        let _ = std::io::stdout().write_all(banner.as_bytes());
-        let app =
-            App::new(Parts { store, clock, settings, metrics: Arc::default(), catalog: Arc::default() });
-        serve(app, plain, secure, Limits::default(), stopped(stop)).await;
-        Ok(())
-    })
+    runtime.block_on(run_until_stopped(args))
 }
 
-/// Opens the embedded store in the data directory.
-fn open_store(args: &ServeArgs, _clock: Arc<dyn Clock>) -> anyhow::Result<Arc<dyn Store>> {
-    anyhow::bail!("the store in {} can't be opened: this build has no engine", args.data_dir.display())
+async fn run_until_stopped(args: &ServeArgs) -> anyhow::Result<()> {
+    // Before anything is opened, so that no signal is lost.
+    let stop = stop_signals().context("signals can't be listened for")?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let Prepared { settings, plain, secure, has_credentials } = prepare(args, clock.clone()).await?;
+    let banner = Banner {
+        data_dir: &args.data_dir,
+        plain: plain.listener.local_addr()?,
+        secure: secure.as_ref().map(|secure| secure.listener.local_addr()).transpose()?,
+        has_credentials,
+    }
+    .to_string();
+
+    let store = open_store(args).await?;
+    let (maintained, maintenance_stop) = (store.clone(), CancellationToken::new());
+    let maintenance = tokio::spawn(maintained.maintain(clock.clone(), maintenance_stop.clone()));
+    // A closed stdout is no reason not to serve.
+    let _ = std::io::stdout().write_all(banner.as_bytes());
+    let app = App::new(Parts {
+        store: Arc::new(store),
+        clock,
+        settings,
+        metrics: Arc::default(),
+        catalog: Arc::default(),
+    });
+    serve(app, plain, secure, Limits::default(), stopped(stop)).await;
+
+    // The store closes with its last holder, and writes what was handed to it first.
+    maintenance_stop.cancel();
+    maintenance.await.context("the maintenance of the store ended badly")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Opens the embedded store in the data directory; replays its log.
+async fn open_store(args: &ServeArgs) -> anyhow::Result<EmbeddedStore> {
+    let whole_ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    let options = Options {
+        retention_ms: match args.retention {
+            Retention::AtLeast(retention) => Some(whole_ms(retention)),
+            Retention::Off => None,
+        },
+        out_of_order_window_ms: whole_ms(args.out_of_order_window),
+        ..Options::default()
+    };
+    let dir = args.data_dir.clone();
+    Ok(tokio::task::spawn_blocking(move || EmbeddedStore::open(&dir, options)).await??)
 }
 
 /// SIGINT and SIGTERM.

@@ -18,7 +18,8 @@ use crate::http::auth::{PlainAuth, SecureAuth, plain_auth, secure_auth};
 use crate::http::error::ApiError;
 use crate::http::server::{Limits, run};
 use crate::http::tls::TlsSettings;
-use crate::http::{health, observe, range, remote_write};
+use crate::http::{custom_metrics, health, observe, range, remote_write};
+use crate::kubernetes::catalog::spawn_refresher;
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -58,6 +59,7 @@ pub async fn serve(
         // An error says that the sender is gone, which means the same.
         let _ = stopped.wait_for(|stop| *stop).await;
     };
+    let refresher = spawn_refresher(app.clone(), stopping(stopped.clone()));
     let router = observe::observed(plain_router(&app, plain.auth), app.clone());
     let plain = run(plain.listener, None, router, limits, stopping(stopped.clone()));
     let secure = async {
@@ -71,6 +73,10 @@ pub async fn serve(
         stop.send_replace(true);
     };
     tokio::join!(plain, secure, stop_at_shutdown);
+    // It holds the store, which is to be closed after this.
+    if let Err(error) = refresher.await {
+        tracing::error!(%error, "the refresher of discovery ended badly");
+    }
 }
 
 /// Every route of the plain port.
@@ -96,7 +102,7 @@ fn secure_router(app: &App, auth: SecureAuth) -> Router {
 
 /// The APIs that kube-apiserver's aggregator passes on.
 fn kubernetes_routes() -> Router<App> {
-    Router::new()
+    custom_metrics::routes()
 }
 
 async fn no_such_path(request: Request) -> Response {

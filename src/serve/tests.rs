@@ -57,6 +57,8 @@ async fn every_api_is_reached_and_a_shutdown_ends_it() {
         ("/api/v1/write", "405"),
         ("/api/v1/nothing", "404"),
         ("/nothing", "404"),
+        ("/apis", "200"),
+        ("/version", "200"),
     ] {
         let answer = get(address, path).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");

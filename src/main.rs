@@ -14,7 +14,7 @@ use lookback::serve::prepare::{Prepared, prepare};
 use lookback::serve::serve;
 use lookback::store::embedded::EmbeddedStore;
 use lookback_storage::Options;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,9 @@ fn main() -> ExitCode {
 }
 
 fn start_logs(args: &LogArgs) {
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(args.log_level.clone());
     match args.log_format {
         LogFormat::Text => registry.with(lines).init(),

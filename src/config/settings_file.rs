@@ -34,12 +34,12 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, Error)]
 pub enum SettingsError {
     /// It can't be read.
-    #[error("the settings file {} can't be read: {source}", path.display())]
+    #[error("the settings file {} can't be read: {reason}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// It is larger than any sensible one.
     #[error("the settings file {} is larger than {FILE_BYTES_MAX} bytes", path.display())]
@@ -83,7 +83,7 @@ impl<'de> Deserialize<'de> for PlainDuration {
 
 /// Changes `settings` as the file at `path` says.
 pub(super) fn apply(path: &Path, settings: &mut Settings) -> Result<(), SettingsError> {
-    let unreadable = |source| SettingsError::Unreadable { path: path.to_owned(), source };
+    let unreadable = |reason| SettingsError::Unreadable { path: path.to_owned(), reason };
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let bytes = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;

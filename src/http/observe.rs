@@ -122,7 +122,7 @@ impl Drop for Observation {
             method = %self.method,
             path = self.path,
             status = code,
-            latency_ms = taken.as_secs_f64() * 1_000.0,
+            latency_ms = taken.as_micros() as f64 / 1_000.0,
             user = self.user.as_deref().unwrap_or("-"),
             api,
             bytes_in = self.bytes_in,

@@ -110,8 +110,8 @@ fn names_another_object(labels: &Labels, rule: &Rule<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lookback_storage::Sample;
     use lookback_storage::STALENESS_MARKER_BITS;
+    use lookback_storage::Sample;
     use std::sync::Arc;
 
     fn is_resource_label(label: &str) -> bool {

@@ -38,14 +38,14 @@ pub enum PrepareError {
     #[error("the secure port can't serve its certificate: {0}")]
     Tls(#[from] TlsError),
     /// Another process listens there, or the address is not this machine's.
-    #[error("can't listen on {address}: {source}: choose another with {flag}")]
+    #[error("can't listen on {address}: {reason}: choose another with {flag}")]
     Bind {
         /// Where.
         address: SocketAddr,
         /// The flag that says where.
         flag: &'static str,
         /// Why not.
-        source: io::Error,
+        reason: io::Error,
     },
 }
 
@@ -86,7 +86,7 @@ pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared
 }
 
 async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, PrepareError> {
-    TcpListener::bind(address).await.map_err(|source| PrepareError::Bind { address, flag, source })
+    TcpListener::bind(address).await.map_err(|reason| PrepareError::Bind { address, flag, reason })
 }
 
 fn certificate(

@@ -7,6 +7,7 @@ pub mod error;
 #[cfg(test)]
 pub(crate) mod harness;
 pub mod remote_write;
+pub mod write_metrics;
 
 /// Which API answered: a response extension, for the request log and the request metrics.
 #[derive(Clone, Copy)]

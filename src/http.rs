@@ -3,6 +3,7 @@
 pub mod append;
 pub mod auth;
 pub mod body;
+pub mod custom_metrics;
 pub mod error;
 #[cfg(test)]
 pub(crate) mod harness;

@@ -6,3 +6,5 @@ pub mod discovery;
 pub mod quantity;
 pub mod resources;
 pub mod selector;
+#[cfg(test)]
+pub(crate) mod test_store;

@@ -163,6 +163,7 @@ impl DescribedObject {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn series(path: &str) -> String {
         let segments: Vec<&str> = path.split('/').collect();
@@ -246,5 +247,18 @@ mod tests {
         assert_eq!(of(None, "namespaces", "x"), Some("x".to_owned()));
         assert_eq!(of(Some("x"), "pods", "p"), Some("x".to_owned()));
         assert_eq!(of(Some("x"), "nodes", "n"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_panics_and_what_is_understood_can_be_stored(
+            segments in proptest::collection::vec("namespaces|metrics|pods|nodes|[a-z]{1,3}\\.io\\.x|\\PC{0,6}", 0..7),
+        ) {
+            if let Ok((object, metric)) = describe_path(&segments) {
+                let labels = object.labels(&metric, &[]).expect("stored");
+                prop_assert_eq!(labels.get(&object.resource.label), Some(object.name.as_str()));
+                prop_assert_eq!(labels.get("namespace"), object.scope_namespace());
+            }
+        }
     }
 }

@@ -8,6 +8,7 @@ mod settings_file;
 pub use settings_file::SettingsError;
 
 use crate::app::Settings;
+use crate::ingest::import::ImportArgs;
 use crate::time::parse_duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{IpAddr, SocketAddr};
@@ -29,6 +30,24 @@ pub struct Cli {
 pub enum Command {
     /// Take metrics and answer questions about them (what happens without a subcommand).
     Serve(Box<ServeArgs>),
+    /// Load a file of history into the store while no server holds it.
+    Import(Box<ImportCommand>),
+}
+
+/// Flags of `lookback import`.
+#[derive(Clone, Debug, Args)]
+pub struct ImportCommand {
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+
+    /// The file and how it is read.
+    #[command(flatten)]
+    pub import: ImportArgs,
+
+    /// How logs look.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 impl Cli {
@@ -42,9 +61,9 @@ impl Cli {
 /// Flags of `lookback serve`.
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
-    /// Where the data is kept; made if it is missing. One process at a time holds it.
-    #[arg(long, value_name = "DIR", env = "LOOKBACK_DATA_DIR", default_value = "./lookback-data")]
-    pub data_dir: PathBuf,
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
 
     /// Where plain HTTP is served: pushes, range reads, health and own metrics. Other addresses than
     /// loopback need --credentials-file.
@@ -58,16 +77,6 @@ pub struct ServeArgs {
     /// The port on which the Kubernetes APIs are served over TLS; 0 turns it off.
     #[arg(long, value_name = "PORT", env = "LOOKBACK_SECURE_PORT", default_value_t = 6443)]
     pub secure_port: u16,
-
-    /// How long samples are kept at least: 15d, 8w, or off to keep them for ever.
-    #[arg(long, value_name = "DURATION|off", env = "LOOKBACK_RETENTION", default_value = "15d",
-          value_parser = retention)]
-    pub retention: Retention,
-
-    /// How much older than its series' newest sample a sample may be.
-    #[arg(long, value_name = "DURATION", env = "LOOKBACK_OUT_OF_ORDER_WINDOW", default_value = "1h",
-          value_parser = duration)]
-    pub out_of_order_window: Duration,
 
     /// Samples older than this are not served as a latest value [default: 5m].
     #[arg(long, value_name = "DURATION", env = "LOOKBACK_FRESHNESS", value_parser = duration)]
@@ -96,6 +105,24 @@ pub struct ServeArgs {
     /// How logs look.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// Flags of the embedded store.
+#[derive(Clone, Debug, Args)]
+pub struct StoreArgs {
+    /// Where the data is kept; made if it is missing. One process at a time holds it.
+    #[arg(long, value_name = "DIR", env = "LOOKBACK_DATA_DIR", default_value = "./lookback-data")]
+    pub data_dir: PathBuf,
+
+    /// How long samples are kept at least: 15d, 8w, or off to keep them for ever.
+    #[arg(long, value_name = "DURATION|off", env = "LOOKBACK_RETENTION", default_value = "15d",
+          value_parser = retention)]
+    pub retention: Retention,
+
+    /// How much older than its series' newest sample a sample may be.
+    #[arg(long, value_name = "DURATION", env = "LOOKBACK_OUT_OF_ORDER_WINDOW", default_value = "1h",
+          value_parser = duration)]
+    pub out_of_order_window: Duration,
 }
 
 /// Flags of the secure port.
@@ -243,8 +270,10 @@ mod tests {
 
     fn serve(args: &[&str]) -> ServeArgs {
         let cli = Cli::try_parse_from([&["lookback"], args].concat()).expect("valid");
-        let Command::Serve(args) = cli.into_command();
-        *args
+        match cli.into_command() {
+            Command::Serve(args) => *args,
+            Command::Import(_) => panic!("not an import"),
+        }
     }
 
     fn refused(args: &[&str]) -> clap::Error {
@@ -273,11 +302,11 @@ mod tests {
     #[test]
     fn the_defaults_are_as_documented() {
         let args = serve(&[]);
-        assert_eq!(args.data_dir, PathBuf::from("./lookback-data"));
+        assert_eq!(args.store.data_dir, PathBuf::from("./lookback-data"));
         assert_eq!(args.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(args.secure_listen().map(|a| a.to_string()).as_deref(), Some("127.0.0.1:6443"));
-        assert_eq!(args.retention, Retention::AtLeast(Duration::from_secs(15 * 24 * 3600)));
-        assert_eq!(args.out_of_order_window, Duration::from_secs(3600));
+        assert_eq!(args.store.retention, Retention::AtLeast(Duration::from_secs(15 * 24 * 3600)));
+        assert_eq!(args.store.out_of_order_window, Duration::from_secs(3600));
         assert_eq!(args.secure.requestheader_username_headers, ["X-Remote-User"]);
         assert!(args.secure.requestheader_allowed_names.is_empty());
         assert_eq!(args.log.log_format, LogFormat::Text);
@@ -295,10 +324,20 @@ mod tests {
             "--requestheader-allowed-names=front-proxy-client,aggregator",
             "--log-level=warn,lookback=debug",
         ]);
-        assert_eq!((args.secure_listen(), args.retention), (None, Retention::Off));
+        assert_eq!((args.secure_listen(), args.store.retention), (None, Retention::Off));
         assert_eq!(args.secure.requestheader_allowed_names, ["front-proxy-client", "aggregator"]);
         let settings = args.app_settings().expect("valid");
         assert_eq!((settings.freshness, settings.points_max), (Duration::from_secs(90), 7));
+    }
+
+    #[test]
+    fn an_import_names_its_file_and_store() {
+        let line = ["lookback", "import", "--data-dir=/data", "--retention=off", "history.csv.gz"];
+        let Command::Import(command) = Cli::try_parse_from(line).expect("valid").into_command() else {
+            panic!("not a server");
+        };
+        assert_eq!(command.store.data_dir, PathBuf::from("/data"));
+        assert_eq!(command.import.file, PathBuf::from("history.csv.gz"));
     }
 
     #[test]

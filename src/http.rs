@@ -16,6 +16,7 @@ pub mod range;
 pub mod remote_write;
 pub mod server;
 pub mod tls;
+pub mod write_metrics;
 
 /// Which API answered: a response extension, for the request log and the request metrics.
 #[derive(Clone, Copy)]

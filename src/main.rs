@@ -7,8 +7,9 @@ use anyhow::Context as _;
 use clap::Parser;
 use lookback::app::{App, Parts};
 use lookback::clock::{Clock, SystemClock};
-use lookback::config::{Cli, Command, LogArgs, LogFormat, Retention, ServeArgs};
+use lookback::config::{Cli, Command, ImportCommand, LogArgs, LogFormat, Retention, ServeArgs, StoreArgs};
 use lookback::http::server::Limits;
+use lookback::ingest::import::import;
 use lookback::serve::banner::Banner;
 use lookback::serve::prepare::{Prepared, prepare};
 use lookback::serve::serve;
@@ -19,13 +20,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 fn main() -> ExitCode {
     let done = match Cli::parse().into_command() {
-        Command::Serve(args) => run_server(&args),
+        Command::Serve(args) => run(&args.log, run_server(&args)),
+        Command::Import(args) => run(&args.log, run_import(&args)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -34,6 +37,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(log: &LogArgs, command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    start_logs(log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the threads of the server can't be started")?;
+    runtime.block_on(command)
 }
 
 fn start_logs(args: &LogArgs) {
@@ -47,62 +59,81 @@ fn start_logs(args: &LogArgs) {
     }
 }
 
-fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
-    start_logs(&args.log);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("the threads of the server can't be started")?;
-    runtime.block_on(run_until_stopped(args))
-}
-
-async fn run_until_stopped(args: &ServeArgs) -> anyhow::Result<()> {
+async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
     // Before anything is opened, so that no signal is lost.
     let stop = stop_signals().context("signals can't be listened for")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let Prepared { settings, plain, secure, has_credentials } = prepare(args, clock.clone()).await?;
     let banner = Banner {
-        data_dir: &args.data_dir,
+        data_dir: &args.store.data_dir,
         plain: plain.listener.local_addr()?,
         secure: secure.as_ref().map(|secure| secure.listener.local_addr()).transpose()?,
         has_credentials,
     }
     .to_string();
 
-    let store = open_store(args).await?;
-    let (maintained, maintenance_stop) = (store.clone(), CancellationToken::new());
-    let maintenance = tokio::spawn(maintained.maintain(clock.clone(), maintenance_stop.clone()));
+    let store = Opened::open(&args.store, clock.clone()).await?;
     // A closed stdout is no reason not to serve.
     let _ = std::io::stdout().write_all(banner.as_bytes());
     let app = App::new(Parts {
-        store: Arc::new(store),
+        store: Arc::new(store.store.clone()),
         clock,
         settings,
         metrics: Arc::default(),
         catalog: Arc::default(),
     });
     serve(app, plain, secure, Limits::default(), stopped(stop)).await;
-
-    // The store closes with its last holder, and writes what was handed to it first.
-    maintenance_stop.cancel();
-    maintenance.await.context("the maintenance of the store ended badly")?;
+    store.close().await?;
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Opens the embedded store in the data directory; replays its log.
-async fn open_store(args: &ServeArgs) -> anyhow::Result<EmbeddedStore> {
-    let whole_ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-    let options = Options {
-        retention_ms: match args.retention {
-            Retention::AtLeast(retention) => Some(whole_ms(retention)),
-            Retention::Off => None,
-        },
-        out_of_order_window_ms: whole_ms(args.out_of_order_window),
-        ..Options::default()
-    };
-    let dir = args.data_dir.clone();
-    Ok(tokio::task::spawn_blocking(move || EmbeddedStore::open(&dir, options)).await??)
+async fn run_import(args: &ImportCommand) -> anyhow::Result<()> {
+    let options = args.import.options()?;
+    let file = args.import.file.display();
+    let (input, progress) = args.import.open().with_context(|| format!("{file} can't be opened"))?;
+    let store = Opened::open(&args.store, Arc::new(SystemClock)).await?;
+    let imported = import(&store.store, input, options, &SystemClock, &progress).await;
+    store.close().await?;
+    // A closed stdout does not undo the import.
+    let _ = writeln!(std::io::stdout(), "{}", imported.map_err(|error| anyhow::anyhow!("{error}"))?);
+    Ok(())
+}
+
+/// An open store with its background work.
+struct Opened {
+    store: EmbeddedStore,
+    maintenance: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Opened {
+    /// Opens the store in the data directory; replays its log.
+    async fn open(args: &StoreArgs, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+        let whole_ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        let options = Options {
+            retention_ms: match args.retention {
+                Retention::AtLeast(retention) => Some(whole_ms(retention)),
+                Retention::Off => None,
+            },
+            out_of_order_window_ms: whole_ms(args.out_of_order_window),
+            ..Options::default()
+        };
+        let dir = args.data_dir.clone();
+        let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(&dir, options)).await??;
+        let stop = CancellationToken::new();
+        let maintenance = tokio::spawn(store.clone().maintain(clock, stop.clone()));
+        Ok(Self { store, maintenance, stop })
+    }
+
+    /// Ends the background work. The store closes with its last holder, which is to be this one, and
+    /// writes what was handed to it first.
+    async fn close(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        self.maintenance.await.context("the maintenance of the store ended badly")?;
+        let store = self.store;
+        tokio::task::spawn_blocking(move || drop(store)).await.context("the store did not close")
+    }
 }
 
 /// SIGINT and SIGTERM.

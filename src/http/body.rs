@@ -1,4 +1,4 @@
-//! Request bodies, read whole within a bound.
+//! Request bodies, read whole within a bound, and decoded where that holds no other request up.
 
 use super::error::ApiError;
 use axum::body::Body;
@@ -13,6 +13,9 @@ const DRAIN_BYTES_MAX: usize = 256 << 20;
 
 /// How long it is read.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Bodies up to this size are decoded where they are; larger ones on a thread for slow work.
+pub const INLINE_BYTES_MAX: usize = 64 << 10;
 
 /// How much room is made at once for a body that states its length.
 const RESERVE_BYTES_MAX: usize = 1 << 20;
@@ -47,6 +50,22 @@ pub async fn read(request: Request<Body>, bytes_max: usize) -> Result<Bytes, Api
         bytes.extend_from_slice(&data);
     }
     Ok(bytes.freeze())
+}
+
+/// Decodes a body, off the threads that serve other requests where it is large.
+///
+/// # Errors
+/// 500 when the work panics.
+pub async fn decode<T: Send + 'static>(
+    body: Bytes,
+    work: impl FnOnce(&Bytes) -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    if body.len() <= INLINE_BYTES_MAX {
+        return Ok(work(&body));
+    }
+    tokio::task::spawn_blocking(move || work(&body))
+        .await
+        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

@@ -22,9 +22,6 @@ use lookback_storage::Reject;
 
 const API: &str = "remote_write";
 
-/// Bodies up to this size are decoded where they are; larger ones where they hold no other request up.
-const INLINE_BYTES_MAX: usize = 64 << 10;
-
 /// This file's routes.
 pub fn routes() -> Router<App> {
     let methods: MethodRouter<App> = post(write).fallback(method_not_allowed);
@@ -94,20 +91,12 @@ async fn decode(
     scope: &Scope,
 ) -> Result<(Vec<u8>, Decoded), ApiError> {
     let scope = scope.clone();
-    let bytes = body.len();
-    let work = move || -> Result<_, RemoteWriteError> {
-        let message = remote_write::decompress(&body, decoded_bytes_max)?;
+    let decoded = body::decode(body, move |body| {
+        let message = remote_write::decompress(body, decoded_bytes_max)?;
         let decoded = remote_write::decode(&message, &scope)?;
         Ok((message, decoded))
-    };
-    let decoded = if bytes <= INLINE_BYTES_MAX {
-        work()
-    } else {
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
-    };
-    decoded.map_err(|error| match error {
+    });
+    decoded.await?.map_err(|error| match error {
         RemoteWriteError::TooLarge { .. } | RemoteWriteError::TooManySamples => {
             ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
         }
@@ -180,7 +169,7 @@ mod tests {
         let samples: Vec<(i64, f64)> =
             (0..60_000_u32).map(|i| (NOW_MS + i64::from(i), f64::from(i) / 7.0)).collect();
         let body = compress(&encode(vec![series(&[("__name__", "m")], &samples)]));
-        assert!(body.len() > INLINE_BYTES_MAX);
+        assert!(body.len() > body::INLINE_BYTES_MAX);
         assert_eq!(harness.call(request(body)).await.code, StatusCode::NO_CONTENT);
         assert_eq!(harness.store.everything().len(), samples.len());
     }

@@ -76,7 +76,7 @@ pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared
         Some(address) => {
             let front_proxy = front_proxy(&args.secure)?.map(Arc::new);
             let listener = bind(address, "--bind-address and --secure-port").await?;
-            let certificate = certificate(&args.secure, &args.data_dir, clock.now_ms())?;
+            let certificate = certificate(&args.secure, &args.store.data_dir, clock.now_ms())?;
             let tls = TlsSettings::new(certificate)?;
             Some(Secure { listener, tls, auth: SecureAuth::new(front_proxy, credentials, clock) })
         }

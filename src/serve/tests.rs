@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 async fn prepared(flags: &[&str]) -> Result<Prepared, PrepareError> {
     let cli = Cli::try_parse_from([&["lookback"], flags].concat()).expect("valid flags");
-    let Command::Serve(args) = cli.into_command();
+    let Command::Serve(args) = cli.into_command() else { panic!("not an import") };
     prepare(&args, Arc::new(ManualClock::new(1_795_338_120_000))).await
 }
 
@@ -59,6 +59,7 @@ async fn every_api_is_reached_and_a_shutdown_ends_it() {
         ("/nothing", "404"),
         ("/apis", "200"),
         ("/version", "200"),
+        ("/write-metrics", "405"),
     ] {
         let answer = get(address, path).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");

@@ -21,7 +21,7 @@
 
 mod pods;
 mod question;
-mod selection;
+pub mod selection;
 mod similar;
 
 #[cfg(test)]

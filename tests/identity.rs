@@ -15,9 +15,11 @@ use lookback::http::credentials::Credentials;
 use lookback::http::identity::{FrontProxy, FrontProxySettings, Identity};
 use lookback::http::server::Limits;
 use rcgen::ExtendedKeyUsagePurpose;
+use rustls::HandshakeKind;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 const PATH: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/p1/rps";
 const USER: (&str, &str) = ("X-Remote-User", "alice");
@@ -233,6 +235,26 @@ async fn a_certificate_without_its_key_is_worth_nothing() {
     for tls in [Tls::V1_2, Tls::V1_3] {
         let outcome = setup.client().identity(&stolen).tls(tls).try_send("GET", PATH, &[USER]).await;
         assert!(outcome.is_err(), "{tls:?}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_resumed_session_has_the_identity_of_the_first() {
+    let setup = Setup::new().await;
+    let right = setup.client().identity(&setup.front_proxy());
+    let wrong = setup.client().identity(&setup.ca.client("alice"));
+    for tls in [Tls::V1_2, Tls::V1_3] {
+        for (client, status) in [(&right, StatusCode::OK), (&wrong, StatusCode::UNAUTHORIZED)] {
+            let client = client.tls(tls);
+            let config = Arc::new(client.config());
+            for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+                let stream = TcpStream::connect(client.address).await.unwrap();
+                let stream = client.handshake_with(config.clone(), stream).await.unwrap();
+                assert_eq!(stream.get_ref().1.handshake_kind(), Some(kind), "{tls:?}");
+                let answer = client.open_on(stream).await.unwrap().send("GET", PATH, &[USER]).await.unwrap();
+                assert_eq!(answer.status, status, "{tls:?} {kind:?}");
+            }
+        }
     }
 }
 

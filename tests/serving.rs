@@ -129,10 +129,15 @@ async fn a_full_house_makes_newcomers_wait() {
 #[tokio::test]
 async fn a_head_that_is_too_large_is_refused() {
     let (server, _dir) = secure(Limits::default()).await;
-    let long = "x".repeat(300 << 10);
-    let answer = server.client.get("/ok", &[("X-Long", &long)]).await;
-    assert_eq!(answer.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
-    assert_eq!(server.client.get("/ok", &[]).await.status, StatusCode::OK);
+    let long = "x".repeat(1 << 20);
+    for http in [Http::V1, Http::V2] {
+        let client = server.client.http(http);
+        // Without an answer when the connection closes while the client still writes.
+        if let Ok(answer) = client.try_send("GET", "/ok", &[("X-Long", &long)]).await {
+            assert_eq!(answer.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "{http:?}");
+        }
+        assert_eq!(client.get("/ok", &[]).await.status, StatusCode::OK, "{http:?}");
+    }
 }
 
 #[tokio::test]

@@ -66,7 +66,8 @@ pub struct Limits {
     pub streams_max: u32,
     /// Most header lines in a request (each of a user's groups is one); past that it is 431.
     pub headers_max: usize,
-    /// Most bytes in a request's head; past that it is 431.
+    /// Most bytes in a request's head; past that it is 431. HTTP/1.1's are counted a read buffer at
+    /// a time, so some heads of up to twice that still pass.
     pub head_bytes_max: u32,
 }
 

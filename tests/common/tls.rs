@@ -192,7 +192,15 @@ impl Client {
 
     /// Connects, for several requests.
     pub async fn open(&self) -> Result<Open, Box<dyn std::error::Error + Send + Sync>> {
-        let stream = TokioIo::new(self.handshake(TcpStream::connect(self.address).await?).await?);
+        self.open_on(self.handshake(TcpStream::connect(self.address).await?).await?).await
+    }
+
+    /// Speaks HTTP on a connection whose handshake is done.
+    pub async fn open_on(
+        &self,
+        stream: TlsStream<TcpStream>,
+    ) -> Result<Open, Box<dyn std::error::Error + Send + Sync>> {
+        let stream = TokioIo::new(stream);
         let sender = if self.http == Http::V2 {
             let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
             tokio::spawn(async move { drop(connection.await) });
@@ -207,8 +215,17 @@ impl Client {
     }
 
     pub async fn handshake(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+        self.handshake_with(Arc::new(self.config()), stream).await
+    }
+
+    /// With a [`Self::config`] that remembers sessions from handshake to handshake.
+    pub async fn handshake_with(
+        &self,
+        config: Arc<ClientConfig>,
+        stream: TcpStream,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let server_name = ServerName::try_from(self.server_name.clone()).expect("a server name");
-        let connector = TlsConnector::from(Arc::new(self.config()));
+        let connector = TlsConnector::from(config);
         let stream = connector.connect(server_name, stream).await?;
         let alpn = stream.get_ref().1.alpn_protocol();
         let expected: Option<&[u8]> = match self.http {
@@ -220,7 +237,7 @@ impl Client {
         Ok(stream)
     }
 
-    fn config(&self) -> ClientConfig {
+    pub fn config(&self) -> ClientConfig {
         let version = match self.tls {
             Tls::V1_2 => &rustls::version::TLS12,
             Tls::V1_3 => &rustls::version::TLS13,

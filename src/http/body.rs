@@ -90,3 +90,63 @@ async fn drain(mut body: Body) {
     // Past the time, the connection is simply closed.
     let _ = tokio::time::timeout(DRAIN_TIME_MAX, all).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+    use axum::routing::post;
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpStream};
+
+    /// A server that answers with the length of the body, of at most a thousand bytes.
+    async fn serve() -> SocketAddr {
+        let handler = |request: Request<Body>| async {
+            read(request, 1_000).await.map(|body| body.len().to_string()).map_err(ApiError::into_status)
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("an address");
+        let router = Router::new().route("/", post(handler));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        address
+    }
+
+    /// What comes back for these bytes.
+    async fn exchange(address: SocketAddr, head: &'static str, body: Vec<u8>) -> String {
+        let talk = move || {
+            let mut stream = TcpStream::connect(address).expect("connected");
+            stream.write_all(head.as_bytes()).expect("sent");
+            stream.write_all(&body).expect("a server that reads on until it has answered");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("an answer, not a reset");
+            answer
+        };
+        tokio::task::spawn_blocking(talk).await.expect("talked")
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_64_mb_gets_its_answer() {
+        let address = serve().await;
+        let head = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 67108864\r\n\r\n";
+        let answer = exchange(address, head, vec![b'1'; 64 << 20]).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        assert!(answer.contains("larger than the 1000 bytes"), "{answer}");
+        let head = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let mut chunks = format!("{:x}\r\n", 64 << 20).into_bytes();
+        chunks.resize(chunks.len() + (64 << 20), b'1');
+        chunks.extend(b"\r\n0\r\n\r\n");
+        let answer = exchange(address, head, chunks).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_asks_first_is_stopped_before_it_sends() {
+        let address = serve().await;
+        let head = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 67108864\r\n\r\n";
+        let answer = exchange(address, head, Vec::new()).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        let head = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 3\r\n\r\n";
+        let answer = exchange(address, head, b"abc".to_vec()).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n3"), "{answer}");
+    }
+}

@@ -229,7 +229,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(text: &str, options: CsvOptions) -> Result<(Vec<(String, i64, f64)>, Refusals), FileError> {
+    /// A series in words, a time, a value.
+    type Read = (String, i64, f64);
+
+    fn read(text: &str, options: CsvOptions) -> Result<(Vec<Read>, Refusals), FileError> {
         let mut file = CsvFile::new(text.as_bytes(), options)?;
         let mut all = Vec::new();
         loop {

@@ -6,6 +6,7 @@ use crate::commit::{Append, Command, Committer};
 use crate::deletes::{DeleteRecord, Deletes};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::identity;
 use crate::index::{Index, Loaded, StoreRecord};
 use crate::labels::Labels;
 use crate::log::{Group, Log};
@@ -96,14 +97,17 @@ impl Db {
         let new_store =
             StoreRecord { format: crate::FORMAT_VERSION, uuid: new_uuid, partition_ms: options.partition_ms };
         let (index, store) = Index::open(&dir.join(INDEX_DIR), new_store)?;
+        identity::check(dir, &store)?;
         let loaded = index.load()?;
         let state = Arc::new(State::new(dir, options, store.partition_ms));
         let checkpoint = loaded.checkpoint;
-        restore(&state, loaded)?;
+        let block_paths = restore(&state, loaded)?;
         let log = Log::open(&dir.join(LOG_DIR), store.uuid, checkpoint.next_seq, |seq, group| {
             replay(&state, seq, group)
         })?;
         state.counters.log_bytes.store(log.written_bytes(), Ordering::Relaxed);
+        // Only now is it certain that the index is not older than the log, and knows all blocks.
+        remove_orphans(&dir.join(BLOCKS_DIR), &block_paths);
 
         let (commands, receiver) = bounded(COMMANDS_MAX);
         let queued_samples = Arc::new(AtomicUsize::new(0));
@@ -347,8 +351,8 @@ fn lock(dir: &Path) -> Result<File> {
     }
 }
 
-/// Brings what the index knows into memory.
-fn restore(state: &State, loaded: Loaded) -> Result<()> {
+/// Brings what the index knows into memory. Answers the paths of all blocks it names.
+fn restore(state: &State, loaded: Loaded) -> Result<HashSet<PathBuf>> {
     state.registry.reserve(loaded.checkpoint.next_series.max(1));
     for (id, labels) in loaded.series {
         state.registry.restore(id, labels);
@@ -370,8 +374,8 @@ fn restore(state: &State, loaded: Loaded) -> Result<()> {
         }
     }
     state.set_blocks(blocks);
-    remove_orphans(&state.dir.join(BLOCKS_DIR), &known);
-    restore_latest(state)
+    restore_latest(state)?;
+    Ok(known)
 }
 
 /// Notes the newest sealed sample of each series.

@@ -14,6 +14,15 @@ pub(crate) fn sync_parent(path: &Path) -> Result<()> {
     path.parent().map_or(Ok(()), sync_path)
 }
 
+/// Makes a file of these bytes, whole or not at all, durably.
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary_path = path.with_extension("tmp");
+    fs::write(&temporary_path, bytes).map_err(Error::io("write", &temporary_path))?;
+    sync_path(&temporary_path)?;
+    fs::rename(&temporary_path, path).map_err(Error::io("rename", &temporary_path))?;
+    sync_parent(path)
+}
+
 /// Makes a directory and those above it, durably.
 pub(crate) fn create_dir_all(path: &Path) -> Result<()> {
     if path.is_dir() {

@@ -44,6 +44,7 @@
 //! | `state`, `registry`, `series`, `postings`, `deletes` | what is in memory |
 //! | `log`, `index`, `block`, `chunk` | what is on disk, specified in FORMAT.md |
 //! | `keyvalue` | the only file that names sled |
+//! | `identity` | whose directory it is, beside the index |
 //! | `files`, `bytes` | durable files; small encodings |
 //! | `append`, `labels`, `matcher`, `sample`, `options`, `error` | the words of the interface |
 
@@ -56,6 +57,7 @@ mod db;
 mod deletes;
 mod error;
 mod files;
+mod identity;
 mod index;
 mod keyvalue;
 pub mod labels;

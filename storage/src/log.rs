@@ -21,6 +21,9 @@ use uuid::Uuid;
 const GROUPS_TREE: &str = "groups";
 const HEAD_TREE: &str = "head";
 const FIRST_SEQ_KEY: &[u8] = b"first_seq";
+/// Made once a generation is ready. sled takes a database whose bytes are lost for an empty one; with
+/// this file it is seen that it was not.
+const BEGUN_FILE: &str = "begun";
 
 /// The log of one store, open at its newest generation.
 pub(crate) struct Log {
@@ -47,15 +50,24 @@ impl Log {
         let generations = generations(dir)?;
         let mut opened = Vec::with_capacity(generations.len());
         for generation in &generations {
-            let store = KeyValue::open(&generation_path(dir, *generation))?;
-            let first_seq = read_first_seq(&store)?;
-            opened.push((*generation, store, first_seq));
+            let path = generation_path(dir, *generation);
+            // A generation that was still being made when the process ended is empty.
+            if path.join(BEGUN_FILE).exists() {
+                let store = KeyValue::open(&path)?;
+                let first_seq = read_first_seq(&store)?;
+                opened.push((*generation, store, first_seq));
+            }
         }
-        // A generation without its first number was being made when the process ended: it is empty.
-        opened.retain(|(_, _, first_seq)| first_seq.is_some());
+        if let Some((_, store, first_seq)) = opened.first().filter(|(_, _, first)| *first > from_seq) {
+            let what = format!(
+                "groups {from_seq} to {} are missing: the index is older than the log",
+                first_seq - 1
+            );
+            return Err(Error::damaged(store.path(), what));
+        }
         let (mut next_seq, mut written_bytes) = (from_seq, 0);
         for at in 0..opened.len() {
-            let end_seq = opened.get(at + 1).and_then(|(_, _, first_seq)| *first_seq).unwrap_or(u64::MAX);
+            let end_seq = opened.get(at + 1).map_or(u64::MAX, |(_, _, first_seq)| *first_seq);
             let (_, store, _) = &opened[at];
             written_bytes += replay_generation(store, writer, &mut next_seq, end_seq, &mut replay)?;
         }
@@ -76,6 +88,7 @@ impl Log {
         let groups = store.tree(GROUPS_TREE)?;
         store.tree(HEAD_TREE)?.put(FIRST_SEQ_KEY, &first_seq.to_be_bytes())?;
         store.sync()?;
+        files::write_durably(&path.join(BEGUN_FILE), b"")?;
         Ok(Self {
             dir: dir.to_owned(),
             writer,
@@ -151,10 +164,10 @@ fn generations(dir: &Path) -> Result<Vec<u64>> {
     Ok(generations)
 }
 
-fn read_first_seq(store: &KeyValue) -> Result<Option<u64>> {
-    let Some(bytes) = store.tree(HEAD_TREE)?.get(FIRST_SEQ_KEY)? else { return Ok(None) };
-    let seq = <[u8; 8]>::try_from(bytes.as_slice()).map(u64::from_be_bytes);
-    seq.map(Some).map_err(|_| Error::damaged(store.path(), "its first number is broken"))
+fn read_first_seq(store: &KeyValue) -> Result<u64> {
+    let bytes = store.tree(HEAD_TREE)?.get(FIRST_SEQ_KEY)?;
+    let seq = bytes.and_then(|bytes| <[u8; 8]>::try_from(bytes.as_slice()).ok()).map(u64::from_be_bytes);
+    seq.ok_or_else(|| Error::damaged(store.path(), "its first number is lost, and with it its groups"))
 }
 
 /// Replays the groups of `[next_seq, end_seq)` that a generation holds; answers how many bytes they take.

@@ -1,0 +1,38 @@
+//! The file `meta`: which store a data directory belongs to, told a second time outside of the index.
+//!
+//! sled takes a database whose bytes are lost for an empty one. With this file such an index is
+//! recognised, and nothing is mistaken for new, or removed because the index does not know it.
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::index::StoreRecord;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+const META_FILE: &str = "meta";
+
+/// Checks that the directory belongs to the store of the index; notes it in a new one.
+pub(crate) fn check(dir: &Path, store: &StoreRecord) -> Result<()> {
+    let path = dir.join(META_FILE);
+    let expected = text(store);
+    match fs::read_to_string(&path) {
+        Ok(found) if found == expected => Ok(()),
+        Ok(found) => {
+            let what = format!(
+                "it says {:?} and the index says {:?}: one of them is damaged or from another store; \
+                 restore the directory from a backup",
+                found.trim_end(),
+                expected.trim_end()
+            );
+            Err(Error::damaged(&path, what))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => files::write_durably(&path, expected.as_bytes()),
+        Err(error) => Err(Error::io("read", &path)(error)),
+    }
+}
+
+fn text(store: &StoreRecord) -> String {
+    let body = format!("format {} uuid {} partition_ms {}", store.format, store.uuid, store.partition_ms);
+    format!("{body} crc32c {:08x}\n", crc32c::crc32c(body.as_bytes()))
+}

@@ -1,0 +1,168 @@
+//! What is not as it should be: a second process, a full volume, damaged files, a later format.
+
+use lookback_storage::{
+    Db, Error, Labels, Options, OutOfOrder, ReadLimits, Selection, WriteBatch, WriteReport,
+};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use uuid::Uuid;
+
+const NOW_MS: i64 = 1_000_000_000;
+
+fn open(dir: &Path, options: Options) -> Result<Db, Error> {
+    Db::open(dir, options, Uuid::new_v4())
+}
+
+fn append(db: &Db, pod: usize, count: i64) -> Result<WriteReport, Error> {
+    let mut batch = WriteBatch::default();
+    for i in 0..count {
+        let labels = Labels::new([("__name__", "m".to_owned()), ("pod", format!("p{pod}"))]).expect("valid");
+        // No two values alike, so that nothing compresses well.
+        let value = f64::from_bits((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ pod as u64);
+        batch.push(labels, Some(NOW_MS - i), value);
+    }
+    db.append_wait(batch, NOW_MS, OutOfOrder::Window)
+}
+
+fn count(db: &Db) -> usize {
+    let limits = ReadLimits { samples_max: 10_000_000, cancelled: &|| false };
+    let selection = Selection { matchers: &[], visible: None };
+    let read = db.select(selection, i64::MIN, i64::MAX, limits).expect("read");
+    read.iter().map(|(_, samples)| samples.len()).sum()
+}
+
+#[test]
+fn a_directory_that_is_held_is_refused_with_its_holder_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let _held = open(dir.path(), Options::default()).expect("opens");
+    let error = open(dir.path(), Options::default()).map(drop).expect_err("refused").to_string();
+    assert!(error.contains("in use by process") && error.contains("--data-dir"), "{error}");
+}
+
+/// A small volume that goes with its guard.
+struct SmallVolume(tempfile::TempDir);
+
+impl SmallVolume {
+    fn mount(bytes: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = format!("size={bytes}");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(dir.path())
+            .output()
+            .is_ok_and(|output| output.status.success());
+        mounted.then_some(Self(dir))
+    }
+}
+
+impl Drop for SmallVolume {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+/// Fills a volume; `free_bytes_min` of 0 lets the file system itself refuse.
+fn fill_and_recover(free_bytes_min: u64) {
+    let Some(volume) = SmallVolume::mount("96m") else {
+        eprintln!("SKIPPED: this user may not mount a small tmpfs, so a full volume can't be made");
+        return;
+    };
+    let options = Options { free_bytes_min, ..Options::default() };
+    let data = volume.0.path().join("data");
+    let db = open(&data, options.clone()).expect("opens");
+    let ballast = volume.0.path().join("ballast");
+    std::fs::write(&ballast, vec![1u8; 24 << 20]).expect("written");
+    let mut acknowledged = 0;
+    let mut refused = None;
+    for pod in 0..2_000 {
+        match append(&db, pod, 2_000) {
+            Ok(report) => acknowledged += report.accepted,
+            Err(error) => {
+                refused = Some(error);
+                break;
+            }
+        }
+    }
+    let refused = refused.expect("the volume fills up");
+    assert!(refused.is_no_space(), "{refused}");
+    assert!(db.stats().write_failure.is_some());
+    assert!(count(&db) >= acknowledged, "reads go on");
+    std::fs::remove_file(&ballast).expect("removed");
+    let report = append(&db, 5_000, 10).expect("writes go on without a restart");
+    acknowledged += report.accepted;
+    assert_eq!(db.stats().write_failure, None);
+    drop(db);
+    let db = open(&data, options).expect("opens");
+    assert!(count(&db) >= acknowledged, "{} of {acknowledged} acknowledged", count(&db));
+}
+
+#[test]
+fn a_nearly_full_volume_refuses_writes_and_recovers_without_loss() {
+    fill_and_recover(16 << 20);
+}
+
+#[test]
+fn a_full_volume_refuses_writes_and_recovers_without_loss() {
+    fill_and_recover(0);
+}
+
+#[test]
+fn a_damaged_block_is_left_out_and_counted_while_the_rest_is_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = open(dir.path(), Options::default()).expect("opens");
+    append(&db, 1, 100).expect("appended");
+    db.seal().expect("sealed");
+    append(&db, 2, 50).expect("appended");
+    drop(db);
+    let path = only_block(&dir.path().join("blocks"));
+    let bytes = std::fs::read(&path).expect("read");
+
+    // In the middle of the only chunk: found when it is read.
+    let mut flipped = bytes.clone();
+    flipped[100] ^= 1;
+    std::fs::write(&path, &flipped).expect("written");
+    let db = open(dir.path(), Options::default()).expect("opens all the same");
+    assert_eq!(count(&db), 50);
+    assert_eq!((db.stats().damaged_blocks, db.stats().damaged_chunks), (0, 1));
+    drop(db);
+
+    // In the footer: found when the store is opened.
+    let mut flipped = bytes.clone();
+    *flipped.last_mut().expect("not empty") ^= 1;
+    std::fs::write(&path, &flipped).expect("written");
+    let db = open(dir.path(), Options::default()).expect("opens all the same");
+    assert_eq!((count(&db), db.stats().damaged_blocks), (50, 1));
+    drop(db);
+
+    // Mended: all of it is there again.
+    std::fs::write(&path, &bytes).expect("written");
+    assert_eq!(count(&open(dir.path(), Options::default()).expect("opens")), 150);
+}
+
+fn only_block(dir: &Path) -> PathBuf {
+    let entry = std::fs::read_dir(dir).expect("read").next().expect("one").expect("read").path();
+    if entry.is_dir() { only_block(&entry) } else { entry }
+}
+
+#[test]
+fn a_damaged_log_or_index_is_an_error_and_removes_nothing() {
+    for part in ["log/0000000000000002/db", "index/db"] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let db = open(dir.path(), Options::default()).expect("opens");
+        append(&db, 1, 100).expect("appended");
+        db.seal().expect("sealed");
+        append(&db, 2, 50).expect("appended");
+        drop(db);
+        let path = dir.path().join(part);
+        let whole = std::fs::read(&path).expect("read");
+        let written = whole.iter().rposition(|b| *b != 0).expect("not empty");
+        let mut bytes = whole.clone();
+        bytes[..=written].iter_mut().for_each(|byte| *byte ^= 0x55);
+        std::fs::write(&path, bytes).expect("written");
+        let error = open(dir.path(), Options::default()).map(drop).expect_err("refused").to_string();
+        assert!(error.contains("index") || error.contains("log"), "{part}: {error}");
+
+        std::fs::write(&path, &whole).expect("written");
+        assert_eq!(count(&open(dir.path(), Options::default()).expect("opens")), 150, "{part}");
+    }
+}

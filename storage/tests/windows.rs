@@ -1,0 +1,74 @@
+//! Rolling windows: partitions expire whole, and their space and their series go with them.
+
+use lookback_storage::{Db, Labels, Matcher, Options, OutOfOrder, ReadLimits, Selection, WriteBatch};
+use std::path::Path;
+use uuid::Uuid;
+
+const HOUR_MS: i64 = 3_600_000;
+const START_MS: i64 = 480_000 * HOUR_MS;
+
+fn open(dir: &Path) -> Db {
+    let options = Options {
+        retention_ms: Some(10 * HOUR_MS),
+        partition_ms: HOUR_MS,
+        seal_every_ms: HOUR_MS / 2,
+        blocks_per_partition_max: 2,
+        ..Options::default()
+    };
+    Db::open(dir, options, Uuid::from_u128(1)).expect("opens")
+}
+
+fn write(db: &Db, pod: &str, now_ms: i64) {
+    let mut batch = WriteBatch::default();
+    let labels = Labels::new([("__name__", "m"), ("pod", pod)]).expect("valid");
+    batch.push(labels, Some(now_ms), now_ms as f64);
+    assert_eq!(db.append_wait(batch, now_ms, OutOfOrder::Window).expect("appended").accepted, 1);
+}
+
+fn times(db: &Db) -> Vec<i64> {
+    let limits = ReadLimits { samples_max: 100_000, cancelled: &|| false };
+    let selection = Selection { matchers: &[], visible: None };
+    let read = db.select(selection, i64::MIN, i64::MAX, limits).expect("read");
+    read.into_iter().flat_map(|(_, samples)| samples).map(|s| s.timestamp_ms).collect()
+}
+
+#[test]
+fn a_window_rolls_on_disk_in_memory_and_in_the_index() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut db = open(dir.path());
+    write(&db, "short-lived", START_MS);
+    let mut largest = 0;
+    for minute in 1..=(40 * 60) {
+        let now_ms = START_MS + minute * 60_000;
+        write(&db, "long-lived", now_ms);
+        if minute % 10 == 0 {
+            db.maintain(now_ms).expect("maintained");
+        }
+        if minute % 977 == 0 {
+            drop(db);
+            db = open(dir.path());
+        }
+        largest = largest.max(db.stats().partitions);
+    }
+    let now_ms = START_MS + 40 * HOUR_MS;
+    let kept = times(&db);
+    assert!(kept.iter().all(|t| *t > now_ms - 12 * HOUR_MS), "{:?}", kept.first());
+    let promised = (0..600).filter(|m| kept.binary_search(&(now_ms - m * 60_000)).is_ok()).count();
+    assert_eq!(promised, 600, "retention is a lower bound");
+    assert!(largest <= 13, "{largest} partitions");
+    let stats = db.stats();
+    assert!(stats.blocks <= 13 * 3, "{stats:?}");
+    let on_disk = std::fs::read_dir(dir.path().join("blocks/default")).expect("read").count() as u64;
+    assert_eq!(on_disk, stats.partitions);
+    assert_eq!(stats.series, 1, "the series that expired is forgotten");
+    let pods = db.labels(Some("pod"), Selection { matchers: &[], visible: None });
+    assert_eq!(pods, ["long-lived"]);
+    drop(db);
+    let db = open(dir.path());
+    assert_eq!(times(&db), kept);
+    assert_eq!(db.labels(Some("pod"), Selection { matchers: &[], visible: None }), ["long-lived"]);
+    let matchers = [Matcher::equal("pod", "short-lived")];
+    assert!(db.latest(Selection { matchers: &matchers, visible: None }).is_empty());
+    write(&db, "short-lived", now_ms + 1);
+    assert_eq!(db.latest(Selection { matchers: &matchers, visible: None }).len(), 1);
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Bounds and choices that handlers need, made of the configuration once.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Samples older than this are not served as a latest value.
     pub freshness: Duration,

@@ -1,4 +1,23 @@
 //! The HTTP face: routes, one file an API, who may call, and how errors look.
 
+pub mod append;
 pub mod auth;
+pub mod body;
+pub mod connection;
+pub mod credentials;
+pub mod custom_metrics;
 pub mod error;
+#[cfg(test)]
+pub(crate) mod harness;
+pub mod health;
+pub mod identity;
+pub mod observe;
+pub mod range;
+pub mod remote_write;
+pub mod server;
+pub mod tls;
+pub mod write_metrics;
+
+/// Which API answered: a response extension, for the request log and the request metrics.
+#[derive(Clone, Copy)]
+pub struct Api(pub &'static str);

@@ -2,7 +2,12 @@
 
 pub mod app;
 pub mod clock;
+pub mod config;
 pub mod http;
+pub mod ingest;
 pub mod kubernetes;
+pub mod query;
+pub mod serve;
 pub mod store;
 pub mod telemetry;
+pub mod time;

@@ -1,3 +1,149 @@
 //! The `lookback` command.
+//!
+//! Exit codes: 0 after an orderly stop, 1 with one sentence on stderr when something is wrong, 2 for a
+//! command line that is none.
 
-fn main() {}
+use anyhow::Context as _;
+use clap::Parser;
+use lookback::app::{App, Parts};
+use lookback::clock::{Clock, SystemClock};
+use lookback::config::{Cli, Command, ImportCommand, LogArgs, LogFormat, Retention, ServeArgs, StoreArgs};
+use lookback::http::server::Limits;
+use lookback::ingest::import::import;
+use lookback::serve::banner::Banner;
+use lookback::serve::prepare::{Prepared, prepare};
+use lookback::serve::serve;
+use lookback::store::embedded::EmbeddedStore;
+use lookback_storage::Options;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().into_command() {
+        Command::Serve(args) => run(&args.log, run_server(&args)),
+        Command::Import(args) => run(&args.log, run_import(&args)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lookback: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(log: &LogArgs, command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    start_logs(log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the threads of the server can't be started")?;
+    runtime.block_on(command)
+}
+
+fn start_logs(args: &LogArgs) {
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let registry = tracing_subscriber::registry().with(args.log_level.clone());
+    match args.log_format {
+        LogFormat::Text => registry.with(lines).init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
+    }
+}
+
+async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
+    // Before anything is opened, so that no signal is lost.
+    let stop = stop_signals().context("signals can't be listened for")?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let Prepared { settings, plain, secure, has_credentials } = prepare(args, clock.clone()).await?;
+    let banner = Banner {
+        data_dir: &args.store.data_dir,
+        plain: plain.listener.local_addr()?,
+        secure: secure.as_ref().map(|secure| secure.listener.local_addr()).transpose()?,
+        has_credentials,
+    }
+    .to_string();
+
+    let store = Opened::open(&args.store, clock.clone()).await?;
+    // A closed stdout is no reason not to serve.
+    let _ = std::io::stdout().write_all(banner.as_bytes());
+    let app = App::new(Parts {
+        store: Arc::new(store.store.clone()),
+        clock,
+        settings,
+        metrics: Arc::default(),
+        catalog: Arc::default(),
+    });
+    serve(app, plain, secure, Limits::default(), stopped(stop)).await;
+    store.close().await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn run_import(args: &ImportCommand) -> anyhow::Result<()> {
+    let options = args.import.options()?;
+    let file = args.import.file.display();
+    let (input, progress) = args.import.open().with_context(|| format!("{file} can't be opened"))?;
+    let store = Opened::open(&args.store, Arc::new(SystemClock)).await?;
+    let imported = import(&store.store, input, options, &SystemClock, &progress).await;
+    store.close().await?;
+    // A closed stdout does not undo the import.
+    let _ = writeln!(std::io::stdout(), "{}", imported.map_err(|error| anyhow::anyhow!("{error}"))?);
+    Ok(())
+}
+
+/// An open store with its background work.
+struct Opened {
+    store: EmbeddedStore,
+    maintenance: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Opened {
+    /// Opens the store in the data directory; replays its log.
+    async fn open(args: &StoreArgs, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+        let whole_ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        let options = Options {
+            retention_ms: match args.retention {
+                Retention::AtLeast(retention) => Some(whole_ms(retention)),
+                Retention::Off => None,
+            },
+            out_of_order_window_ms: whole_ms(args.out_of_order_window),
+            ..Options::default()
+        };
+        let dir = args.data_dir.clone();
+        let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(&dir, options)).await??;
+        let stop = CancellationToken::new();
+        let maintenance = tokio::spawn(store.clone().maintain(clock, stop.clone()));
+        Ok(Self { store, maintenance, stop })
+    }
+
+    /// Ends the background work. The store closes with its last holder, which is to be this one, and
+    /// writes what was handed to it first.
+    async fn close(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        self.maintenance.await.context("the maintenance of the store ended badly")?;
+        let store = self.store;
+        tokio::task::spawn_blocking(move || drop(store)).await.context("the store did not close")
+    }
+}
+
+/// SIGINT and SIGTERM.
+fn stop_signals() -> std::io::Result<(Signal, Signal)> {
+    Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+}
+
+async fn stopped((mut interrupt, mut terminate): (Signal, Signal)) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,9 +1,12 @@
 //! What Lookback tells about itself: metrics and logs.
 
+use crate::store::StoreStats;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 /// Which API, and how it ended.
@@ -43,6 +46,73 @@ pub struct Metrics {
     pub samples_duplicate: Family<ApiLabels, Counter>,
     /// Samples refused.
     pub samples_rejected: Family<ReasonLabels, Counter>,
+    /// What the store holds; set at each scrape.
+    pub store: StoreGauges,
+}
+
+/// A kind of samples or bytes.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct KindLabels {
+    /// Samples: `head` or `sealed`. Bytes: `log`, `blocks` or `index`.
+    pub kind: &'static str,
+}
+
+/// What the store holds.
+#[derive(Debug, Default)]
+pub struct StoreGauges {
+    series: Gauge,
+    samples: Family<KindLabels, Gauge>,
+    disk_bytes: Family<KindLabels, Gauge>,
+    partitions: Gauge,
+    damaged_blocks: Gauge,
+    writable: Gauge,
+    readable: Gauge,
+}
+
+impl StoreGauges {
+    fn registered(registry: &mut Registry) -> Self {
+        let gauges = Self::default();
+        registry.register("store_series", "Series in the index", gauges.series.clone());
+        registry.register(
+            "store_samples",
+            "Samples held, by kind: head (in memory, and in the log) or sealed (in blocks)",
+            gauges.samples.clone(),
+        );
+        registry.register_with_unit(
+            "store_disk",
+            "Bytes on disk, by kind: log, blocks or index",
+            Unit::Bytes,
+            gauges.disk_bytes.clone(),
+        );
+        registry.register("store_partitions", "Time partitions on disk", gauges.partitions.clone());
+        registry.register(
+            "store_damaged_blocks",
+            "Blocks that failed a checksum and are left out of answers",
+            gauges.damaged_blocks.clone(),
+        );
+        registry.register("store_writable", "1 where writes are taken, else 0", gauges.writable.clone());
+        registry.register("store_readable", "1 where the store answers, else 0", gauges.readable.clone());
+        gauges
+    }
+
+    /// Shows what the store says it holds; `None`: it does not answer, and the last figures stay.
+    pub fn set(&self, stats: Option<&StoreStats>) {
+        self.readable.set(i64::from(stats.is_some()));
+        self.writable.set(i64::from(stats.is_some_and(|stats| stats.write_failure.is_none())));
+        let Some(stats) = stats else { return };
+        let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.series.set(whole(stats.series));
+        self.partitions.set(whole(stats.partitions));
+        self.damaged_blocks.set(whole(stats.damaged_blocks));
+        for (kind, samples) in [("head", stats.head_samples), ("sealed", stats.sealed_samples)] {
+            self.samples.get_or_create(&KindLabels { kind }).set(whole(samples));
+        }
+        for (kind, bytes) in
+            [("log", stats.log_bytes), ("blocks", stats.block_bytes), ("index", stats.index_bytes)]
+        {
+            self.disk_bytes.get_or_create(&KindLabels { kind }).set(whole(bytes));
+        }
+    }
 }
 
 fn latency_histogram() -> Histogram {
@@ -72,6 +142,20 @@ impl Default for Metrics {
         );
         let samples_rejected = Family::default();
         registry.register("samples_rejected", "Samples refused, by reason", samples_rejected.clone());
-        Self { registry, requests, request_seconds, samples_appended, samples_duplicate, samples_rejected }
+        registry.register(
+            "build",
+            "The version of Lookback that runs",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        let store = StoreGauges::registered(&mut registry);
+        Self {
+            registry,
+            requests,
+            request_seconds,
+            samples_appended,
+            samples_duplicate,
+            samples_rejected,
+            store,
+        }
     }
 }

@@ -1,5 +1,338 @@
 //! What discovery lists: which metrics have really been written for which resources.
+//!
+//! invariant: discovery reads nothing but the [`Snapshot`] in memory. Whatever the store does, it
+//! answers, and at once: a failing or slow APIService breaks namespace deletion, garbage collection
+//! and quota in the whole cluster.
+//!
+//! invariant: all entries of one resource have the same `namespaced`, or the aggregator errs.
+
+use super::resources::{
+    NAMESPACE_LABEL, RESOURCE_INFO_METRIC, RESOURCE_INFO_NAMESPACED, RESOURCE_INFO_RESOURCE, Resource,
+    built_in_resources, is_resource_label, resolve,
+};
+use crate::app::App;
+use crate::store::{Context, LabelsRequest, Scope, Store, StoreError};
+use arc_swap::ArcSwap;
+use lookback_storage::{METRIC_NAME_LABEL, Matcher};
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tracing::{debug, warn};
+
+/// How often the store is asked whether its set of series has changed, and so how soon after a first
+/// write discovery lists it, at the least.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// One metric of one resource.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// The resource with its group: `pods`, `deployments.apps`.
+    pub resource: String,
+    /// The metric's name.
+    pub metric: String,
+    /// Whether the resource's objects lie in namespaces.
+    pub namespaced: bool,
+}
+
+/// What was known at one moment.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Sorted by resource, then by metric; at most as many as were asked for.
+    pub entries: Vec<Entry>,
+    /// How many more there are.
+    pub left_out: usize,
+    /// The labels of custom resources, and whether their objects lie in namespaces.
+    custom: BTreeMap<String, bool>,
+}
+
+impl Snapshot {
+    /// Whether objects of a resource lie in namespaces; `None` for a custom one that nobody pushed.
+    #[must_use]
+    pub fn namespaced(&self, resource: &Resource) -> Option<bool> {
+        resource.namespaced.or_else(|| self.custom.get(resource.label.as_ref()).copied())
+    }
+
+    /// Whether a label names an object of some resource.
+    #[must_use]
+    pub fn is_resource_label(&self, label: &str) -> bool {
+        is_resource_label(label) || self.custom.contains_key(label)
+    }
+}
 
 /// A snapshot of `resource/metric` pairs, in memory, replaced as a whole.
 #[derive(Debug, Default)]
-pub struct Catalog {}
+pub struct Catalog {
+    current: ArcSwap<Snapshot>,
+    /// Whether it has been said that not everything is listed.
+    said_capped: AtomicBool,
+}
+
+impl Catalog {
+    /// What is known now. Never waits.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Reads the store anew and lists at most `entries_max` entries.
+    ///
+    /// # Errors
+    /// When the store fails; what was known before stays.
+    pub async fn refresh(
+        &self,
+        store: &dyn Store,
+        timeout: Duration,
+        entries_max: usize,
+    ) -> Result<(), StoreError> {
+        let reader = Reader { store, context: Context { scope: Scope::All, timeout } };
+        let snapshot = reader.read(entries_max).await?;
+        if snapshot.left_out > 0 && !self.said_capped.swap(true, Ordering::Relaxed) {
+            warn!(
+                listed = entries_max,
+                left_out = snapshot.left_out,
+                "discovery does not list all metrics: all can be read, but kubectl won't show the rest"
+            );
+        }
+        self.current.store(Arc::new(snapshot));
+        Ok(())
+    }
+}
+
+/// Keeps the app's catalog fresh until `shutdown`: reads the store again whenever its set of series
+/// has changed, at most every 200 ms. A failing store leaves what was known and is asked again.
+pub fn spawn_refresher(app: App, shutdown: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        tokio::select! {
+            () = shutdown => {}
+            () = keep_fresh(&app) => {}
+        }
+    })
+}
+
+async fn keep_fresh(app: &App) {
+    let mut seen = None;
+    let mut failing = false;
+    loop {
+        match refresh_if_changed(app, seen).await {
+            Ok(generation) => {
+                seen = Some(generation);
+                failing = false;
+            }
+            Err(error) if failing => debug!(%error, "discovery still lists what was known before"),
+            Err(error) => {
+                warn!(%error, "discovery lists what was known before: the store does not answer");
+                failing = true;
+            }
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+async fn refresh_if_changed(app: &App, seen: Option<u64>) -> Result<u64, StoreError> {
+    let generation = app.store.stats().await?.series_generation;
+    if seen != Some(generation) {
+        let settings = &app.settings;
+        app.catalog.refresh(app.store.as_ref(), settings.store_timeout, settings.discovery_max).await?;
+    }
+    Ok(generation)
+}
+
+/// One reading of the store.
+struct Reader<'a> {
+    store: &'a dyn Store,
+    context: Context,
+}
+
+impl Reader<'_> {
+    async fn read(&self, entries_max: usize) -> Result<Snapshot, StoreError> {
+        let present: BTreeSet<String> = self.label_values(None, Vec::new()).await?.into_iter().collect();
+        let mut resources: Vec<(Resource, bool)> = built_in_resources()
+            .filter_map(|resource| resource.namespaced.map(|namespaced| (resource, namespaced)))
+            .collect();
+        let custom = self.custom_resources().await?;
+        resources.extend(custom.values().cloned());
+        resources.retain(|(resource, _)| present.contains(resource.label.as_ref()));
+
+        let mut entries = BTreeSet::new();
+        for (resource, namespaced) in &resources {
+            let metrics = if resource.is_namespace() {
+                self.namespace_metrics(&resources).await?
+            } else {
+                self.metrics_of(resource, *namespaced).await?
+            };
+            let name = resource.group_resource();
+            let listed = metrics.into_iter().filter(|metric| metric != RESOURCE_INFO_METRIC);
+            entries.extend(listed.map(|metric| Entry {
+                resource: name.clone(),
+                metric,
+                namespaced: *namespaced,
+            }));
+        }
+        let left_out = entries.len().saturating_sub(entries_max);
+        let entries = entries.into_iter().take(entries_max).collect();
+        let custom = custom.into_iter().map(|(label, (_, namespaced))| (label, namespaced)).collect();
+        Ok(Snapshot { entries, left_out, custom })
+    }
+
+    /// Metrics with a series that names an object of the resource.
+    async fn metrics_of(&self, resource: &Resource, namespaced: bool) -> Result<Vec<String>, StoreError> {
+        let mut matchers = vec![Matcher::not_equal(resource.label.as_ref(), "")];
+        if namespaced {
+            matchers.push(Matcher::not_equal(NAMESPACE_LABEL, ""));
+        }
+        self.label_values(Some(METRIC_NAME_LABEL), matchers).await
+    }
+
+    /// Metrics with a series that names a namespace and no other object. A namespace's sum over the
+    /// series of its objects can be read too, but is not listed: that would list everything twice.
+    async fn namespace_metrics(&self, resources: &[(Resource, bool)]) -> Result<Vec<String>, StoreError> {
+        let others = resources.iter().filter(|(resource, _)| !resource.is_namespace());
+        let matchers = others.map(|(resource, _)| Matcher::equal(resource.label.as_ref(), ""));
+        let matchers = matchers.chain([Matcher::not_equal(NAMESPACE_LABEL, "")]).collect();
+        self.label_values(Some(METRIC_NAME_LABEL), matchers).await
+    }
+
+    /// By label. A resource pushed both ways is namespaced.
+    async fn custom_resources(&self) -> Result<BTreeMap<String, (Resource, bool)>, StoreError> {
+        let mut custom = BTreeMap::new();
+        for (text, namespaced) in [("false", false), ("true", true)] {
+            let matchers = vec![
+                Matcher::equal(METRIC_NAME_LABEL, RESOURCE_INFO_METRIC),
+                Matcher::equal(RESOURCE_INFO_NAMESPACED, text),
+            ];
+            for name in self.label_values(Some(RESOURCE_INFO_RESOURCE), matchers).await? {
+                // Anyone can send such a series: what it says of built-in resources counts for nothing.
+                if let Ok(resource) = resolve(&name)
+                    && resource.is_custom()
+                {
+                    custom.insert(resource.label.to_string(), (resource, namespaced));
+                }
+            }
+        }
+        Ok(custom)
+    }
+
+    async fn label_values(
+        &self,
+        name: Option<&str>,
+        matchers: Vec<Matcher>,
+    ) -> Result<Vec<String>, StoreError> {
+        self.store.labels(&self.context, LabelsRequest { name: name.map(str::to_owned), matchers }).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes::test_store::{TestStore, app};
+    use std::time::Instant;
+
+    const TIMEOUT: Duration = Duration::from_secs(1);
+
+    fn listed(catalog: &Catalog) -> Vec<String> {
+        let entry = |e: &Entry| format!("{}/{} {}", e.resource, e.metric, e.namespaced);
+        catalog.snapshot().entries.iter().map(entry).collect()
+    }
+
+    async fn catalog_of(series: &[&[(&str, &str)]], entries_max: usize) -> Catalog {
+        let store = TestStore::default();
+        for labels in series {
+            store.put(labels, 0, 1.0);
+        }
+        let catalog = Catalog::default();
+        catalog.refresh(&store, TIMEOUT, entries_max).await.expect("refreshed");
+        catalog
+    }
+
+    #[tokio::test]
+    async fn everything_written_is_listed_once_by_resource() {
+        let catalog = catalog_of(
+            &[
+                &[("__name__", "rps"), ("namespace", "a"), ("pod", "p1")],
+                &[("__name__", "rps"), ("namespace", "b"), ("pod", "p2"), ("verb", "GET")],
+                &[("__name__", "rps"), ("namespace", "b"), ("deployment", "web")],
+                &[("__name__", "load"), ("node", "n1")],
+                &[("__name__", "queue"), ("namespace", "a")],
+                &[("__name__", "up"), ("job", "prometheus")],
+            ],
+            100,
+        )
+        .await;
+        assert_eq!(
+            listed(&catalog),
+            ["deployments.apps/rps true", "namespaces/queue false", "nodes/load false", "pods/rps true"]
+        );
+    }
+
+    #[tokio::test]
+    async fn custom_resources_are_known_by_their_info_series_and_consistent() {
+        let info = |namespaced| {
+            vec![
+                ("__name__", RESOURCE_INFO_METRIC),
+                ("resource", "widgets.example.com"),
+                ("namespaced", namespaced),
+            ]
+        };
+        let catalog = catalog_of(
+            &[
+                &info("false"),
+                &info("true"),
+                &[("__name__", RESOURCE_INFO_METRIC), ("resource", "pods"), ("namespaced", "false")],
+                &[("__name__", RESOURCE_INFO_METRIC), ("resource", "!"), ("namespaced", "true")],
+                &[("__name__", "size"), ("namespace", "a"), ("widgets_example_com", "w1")],
+                &[("__name__", "size"), ("widgets_example_com", "w2")],
+                &[("__name__", "rps"), ("namespace", "a"), ("pod", "p1")],
+            ],
+            100,
+        )
+        .await;
+        assert_eq!(listed(&catalog), ["pods/rps true", "widgets.example.com/size true"]);
+        let snapshot = catalog.snapshot();
+        assert_eq!(snapshot.namespaced(&resolve("widgets.example.com").expect("custom")), Some(true));
+        assert_eq!(snapshot.namespaced(&resolve("gadgets.example.com").expect("custom")), None);
+        assert_eq!(snapshot.namespaced(&resolve("nodes").expect("built in")), Some(false));
+        assert!(snapshot.is_resource_label("widgets_example_com") && !snapshot.is_resource_label("verb"));
+    }
+
+    #[tokio::test]
+    async fn the_list_is_capped_and_says_by_how_many() {
+        let metrics: Vec<String> = (0..10).map(|i| format!("m{i}")).collect();
+        let series: Vec<[(&str, &str); 3]> =
+            metrics.iter().map(|m| [("__name__", m.as_str()), ("namespace", "a"), ("pod", "p")]).collect();
+        let series: Vec<&[(&str, &str)]> = series.iter().map(<[_; 3]>::as_slice).collect();
+        let catalog = catalog_of(&series, 4).await;
+        assert_eq!((catalog.snapshot().entries.len(), catalog.snapshot().left_out), (4, 6));
+    }
+
+    #[tokio::test]
+    async fn a_failing_store_leaves_what_was_known() {
+        let store = TestStore::default();
+        store.put(&[("__name__", "rps"), ("namespace", "a"), ("pod", "p1")], 0, 1.0);
+        let catalog = Catalog::default();
+        catalog.refresh(&store, TIMEOUT, 9).await.expect("refreshed");
+        store.set_failing(true);
+        assert!(catalog.refresh(&store, TIMEOUT, 9).await.is_err());
+        assert_eq!(listed(&catalog), ["pods/rps true"]);
+    }
+
+    #[tokio::test]
+    async fn the_refresher_lists_new_series_soon_and_survives_failures() {
+        let (app, store) = app(0);
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        store.set_failing(true);
+        let task = spawn_refresher(app.clone(), async move { drop(stopped.await) });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        store.set_failing(false);
+        store.put(&[("__name__", "rps"), ("namespace", "a"), ("pod", "p1")], 0, 1.0);
+        let begun = Instant::now();
+        while listed(&app.catalog).is_empty() && begun.elapsed() < Duration::from_secs(5) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(listed(&app.catalog), ["pods/rps true"]);
+        drop(stop);
+        task.await.expect("ends at shutdown");
+    }
+}

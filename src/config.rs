@@ -1,0 +1,360 @@
+//! The command line: what it takes, from where, and what it means.
+//!
+//! Each flag is also an environment variable, `LOOKBACK_` and the flag's name in capitals with `_` for
+//! `-`. A flag wins over its variable, a variable over `--settings`' file, the file over the default.
+
+mod settings_file;
+
+pub use settings_file::SettingsError;
+
+use crate::app::Settings;
+use crate::ingest::import::ImportArgs;
+use crate::time::parse_duration;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Remembers metrics so that Kubernetes autoscaling and right-sizing can act on them.
+#[derive(Debug, Parser)]
+#[command(name = "lookback", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Box<ServeArgs>,
+}
+
+/// What `lookback` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Take metrics and answer questions about them (what happens without a subcommand).
+    Serve(Box<ServeArgs>),
+    /// Load a file of history into the store while no server holds it.
+    Import(Box<ImportCommand>),
+}
+
+/// Flags of `lookback import`.
+#[derive(Clone, Debug, Args)]
+pub struct ImportCommand {
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+
+    /// The file and how it is read.
+    #[command(flatten)]
+    pub import: ImportArgs,
+
+    /// How logs look.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+impl Cli {
+    /// The command that was given; `serve` where none was.
+    #[must_use]
+    pub fn into_command(self) -> Command {
+        self.command.unwrap_or(Command::Serve(self.serve))
+    }
+}
+
+/// Flags of `lookback serve`.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+
+    /// Where plain HTTP is served: pushes, range reads, health and own metrics. Other addresses than
+    /// loopback need --credentials-file.
+    #[arg(long, value_name = "ADDR:PORT", env = "LOOKBACK_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+
+    /// The address on which the Kubernetes APIs are served over TLS.
+    #[arg(long, value_name = "ADDR", env = "LOOKBACK_BIND_ADDRESS", default_value = "127.0.0.1")]
+    pub bind_address: IpAddr,
+
+    /// The port on which the Kubernetes APIs are served over TLS; 0 turns it off.
+    #[arg(long, value_name = "PORT", env = "LOOKBACK_SECURE_PORT", default_value_t = 6443)]
+    pub secure_port: u16,
+
+    /// Samples older than this are not served as a latest value [default: 5m].
+    #[arg(long, value_name = "DURATION", env = "LOOKBACK_FRESHNESS", value_parser = duration)]
+    pub freshness: Option<Duration>,
+
+    /// Most points a series in one range answer [default: 50000].
+    #[arg(long, value_name = "COUNT", env = "LOOKBACK_POINTS_MAX", value_parser = count)]
+    pub points_max: Option<usize>,
+
+    /// Lookback's own settings, YAML: usage sources and limits.
+    #[arg(long, value_name = "FILE", env = "LOOKBACK_SETTINGS")]
+    pub settings: Option<PathBuf>,
+
+    /// Reserved for the rule file of prometheus-adapter; not supported yet.
+    #[arg(long, value_name = "FILE", env = "LOOKBACK_CONFIG", hide = true, value_parser = reserved)]
+    config: Option<PathBuf>,
+
+    /// Who may call, YAML: names, tokens or passwords, rights and namespaces.
+    #[arg(long, value_name = "FILE", env = "LOOKBACK_CREDENTIALS_FILE")]
+    pub credentials_file: Option<PathBuf>,
+
+    /// The certificate and the callers of the secure port.
+    #[command(flatten)]
+    pub secure: SecureArgs,
+
+    /// How logs look.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Flags of the embedded store.
+#[derive(Clone, Debug, Args)]
+pub struct StoreArgs {
+    /// Where the data is kept; made if it is missing. One process at a time holds it.
+    #[arg(long, value_name = "DIR", env = "LOOKBACK_DATA_DIR", default_value = "./lookback-data")]
+    pub data_dir: PathBuf,
+
+    /// How long samples are kept at least: 15d, 8w, or off to keep them for ever.
+    #[arg(long, value_name = "DURATION|off", env = "LOOKBACK_RETENTION", default_value = "15d",
+          value_parser = retention)]
+    pub retention: Retention,
+
+    /// How much older than its series' newest sample a sample may be.
+    #[arg(long, value_name = "DURATION", env = "LOOKBACK_OUT_OF_ORDER_WINDOW", default_value = "1h",
+          value_parser = duration)]
+    pub out_of_order_window: Duration,
+}
+
+/// Flags of the secure port.
+#[derive(Clone, Debug, Args)]
+pub struct SecureArgs {
+    /// The certificate to serve with, PEM, leaf first. Without it one is made and kept.
+    #[arg(long, value_name = "FILE", env = "LOOKBACK_TLS_CERT_FILE", requires = "tls_private_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+
+    /// The certificate's key, PEM.
+    #[arg(long, value_name = "FILE", env = "LOOKBACK_TLS_PRIVATE_KEY_FILE", requires = "tls_cert_file")]
+    pub tls_private_key_file: Option<PathBuf>,
+
+    /// Where the certificate that Lookback makes is kept [default: the data directory].
+    #[arg(long, value_name = "DIR", env = "LOOKBACK_CERT_DIR")]
+    pub cert_dir: Option<PathBuf>,
+
+    /// The CA of front proxies' client certificates, PEM: identity headers count only behind one.
+    #[arg(long, value_name = "FILE", env = "LOOKBACK_REQUESTHEADER_CLIENT_CA_FILE")]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+
+    /// Common names that a front proxy may have, separated by commas; none: any.
+    #[arg(long, value_name = "NAMES", env = "LOOKBACK_REQUESTHEADER_ALLOWED_NAMES", value_delimiter = ',')]
+    pub requestheader_allowed_names: Vec<String>,
+
+    /// Headers with the user's name, separated by commas.
+    #[arg(
+        long,
+        value_name = "HEADERS",
+        env = "LOOKBACK_REQUESTHEADER_USERNAME_HEADERS",
+        value_delimiter = ',',
+        default_value = "X-Remote-User"
+    )]
+    pub requestheader_username_headers: Vec<String>,
+
+    /// Headers with the user's groups, separated by commas.
+    #[arg(
+        long,
+        value_name = "HEADERS",
+        env = "LOOKBACK_REQUESTHEADER_GROUP_HEADERS",
+        value_delimiter = ',',
+        default_value = "X-Remote-Group"
+    )]
+    pub requestheader_group_headers: Vec<String>,
+
+    /// Beginnings of headers with more about the user, separated by commas.
+    #[arg(
+        long,
+        value_name = "PREFIXES",
+        env = "LOOKBACK_REQUESTHEADER_EXTRA_HEADERS_PREFIX",
+        value_delimiter = ',',
+        default_value = "X-Remote-Extra-"
+    )]
+    pub requestheader_extra_headers_prefix: Vec<String>,
+
+    /// Headers with the user's UID, separated by commas.
+    #[arg(
+        long,
+        value_name = "HEADERS",
+        env = "LOOKBACK_REQUESTHEADER_UID_HEADERS",
+        value_delimiter = ',',
+        default_value = "X-Remote-Uid"
+    )]
+    pub requestheader_uid_headers: Vec<String>,
+}
+
+/// Flags of logging. Logs go to stderr.
+#[derive(Clone, Debug, Args)]
+pub struct LogArgs {
+    /// How log lines look.
+    #[arg(long, value_name = "FORMAT", env = "LOOKBACK_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// What is logged: error, warn, info, debug, trace, or by target as in info,lookback::http=debug.
+    #[arg(long, value_name = "LEVEL", env = "LOOKBACK_LOG_LEVEL", default_value = "info")]
+    pub log_level: tracing_subscriber::filter::Targets,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How long samples are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retention {
+    /// At least this long; whole partitions expire.
+    AtLeast(Duration),
+    /// For ever.
+    Off,
+}
+
+impl ServeArgs {
+    /// Where the Kubernetes APIs are served over TLS; `None`: nowhere.
+    #[must_use]
+    pub fn secure_listen(&self) -> Option<SocketAddr> {
+        (self.secure_port != 0).then(|| SocketAddr::new(self.bind_address, self.secure_port))
+    }
+
+    /// The settings that handlers work with: the defaults, changed by the file, changed by flags.
+    ///
+    /// # Errors
+    /// When the file can't be read or says something that it may not.
+    pub fn app_settings(&self) -> Result<Settings, SettingsError> {
+        let mut settings = Settings::default();
+        if let Some(path) = &self.settings {
+            settings_file::apply(path, &mut settings)?;
+        }
+        settings.freshness = self.freshness.unwrap_or(settings.freshness);
+        settings.points_max = self.points_max.unwrap_or(settings.points_max);
+        Ok(settings)
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration_ms = parse_duration(text).map_err(|error| error.to_string())?;
+    u64::try_from(duration_ms).map(Duration::from_millis).map_err(|error| error.to_string())
+}
+
+fn retention(text: &str) -> Result<Retention, String> {
+    if text == "off" {
+        return Ok(Retention::Off);
+    }
+    duration(text).map(Retention::AtLeast).map_err(|error| format!("{error}, or off"))
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "use a whole number from 1".to_owned())
+}
+
+fn reserved(_: &str) -> Result<PathBuf, String> {
+    Err("--config is reserved for prometheus-adapter's rule file, which is not supported yet: \
+         Lookback's own settings go into --settings FILE"
+        .to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn serve(args: &[&str]) -> ServeArgs {
+        let cli = Cli::try_parse_from([&["lookback"], args].concat()).expect("valid");
+        match cli.into_command() {
+            Command::Serve(args) => *args,
+            Command::Import(_) => panic!("not an import"),
+        }
+    }
+
+    fn refused(args: &[&str]) -> clap::Error {
+        Cli::try_parse_from([&["lookback"], args].concat()).expect_err("refused")
+    }
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_flag_has_its_variable() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        for flag in
+            command.get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str()))
+        {
+            let variable = format!("LOOKBACK_{}", flag.get_id().as_str().to_uppercase());
+            assert_eq!(flag.get_env().and_then(|v| v.to_str()), Some(variable.as_str()));
+        }
+    }
+
+    #[test]
+    fn serve_is_the_default_subcommand() {
+        for args in [&["serve", "--listen", "127.0.0.1:9"][..], &["--listen", "127.0.0.1:9"]] {
+            assert_eq!(serve(args).listen.port(), 9);
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_as_documented() {
+        let args = serve(&[]);
+        assert_eq!(args.store.data_dir, PathBuf::from("./lookback-data"));
+        assert_eq!(args.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(args.secure_listen().map(|a| a.to_string()).as_deref(), Some("127.0.0.1:6443"));
+        assert_eq!(args.store.retention, Retention::AtLeast(Duration::from_secs(15 * 24 * 3600)));
+        assert_eq!(args.store.out_of_order_window, Duration::from_secs(3600));
+        assert_eq!(args.secure.requestheader_username_headers, ["X-Remote-User"]);
+        assert!(args.secure.requestheader_allowed_names.is_empty());
+        assert_eq!(args.log.log_format, LogFormat::Text);
+        let settings = args.app_settings().expect("valid");
+        assert_eq!((settings.freshness, settings.points_max), (Duration::from_secs(300), 50_000));
+    }
+
+    #[test]
+    fn flags_are_read() {
+        let args = serve(&[
+            "--secure-port=0",
+            "--retention=off",
+            "--freshness=90s",
+            "--points-max=7",
+            "--requestheader-allowed-names=front-proxy-client,aggregator",
+            "--log-level=warn,lookback=debug",
+        ]);
+        assert_eq!((args.secure_listen(), args.store.retention), (None, Retention::Off));
+        assert_eq!(args.secure.requestheader_allowed_names, ["front-proxy-client", "aggregator"]);
+        let settings = args.app_settings().expect("valid");
+        assert_eq!((settings.freshness, settings.points_max), (Duration::from_secs(90), 7));
+    }
+
+    #[test]
+    fn an_import_names_its_file_and_store() {
+        let line = ["lookback", "import", "--data-dir=/data", "--retention=off", "history.csv.gz"];
+        let Command::Import(command) = Cli::try_parse_from(line).expect("valid").into_command() else {
+            panic!("not a server");
+        };
+        assert_eq!(command.store.data_dir, PathBuf::from("/data"));
+        assert_eq!(command.import.file, PathBuf::from("history.csv.gz"));
+    }
+
+    #[test]
+    fn wrong_flags_are_usage_errors_that_say_what_is_accepted() {
+        for (args, said) in [
+            (&["--config=x"][..], "reserved for prometheus-adapter"),
+            (&["--retention=soon"], "or off"),
+            (&["--freshness=0"], "zero"),
+            (&["--points-max=0"], "from 1"),
+            (&["--listen=nowhere"], "--listen"),
+            (&["--tls-cert-file=x"], "--tls-private-key-file"),
+            (&["--unknown"], "--unknown"),
+            (&["--log-format=xml"], "text, json"),
+        ] {
+            let error = refused(args);
+            assert_eq!(error.exit_code(), 2, "{args:?}");
+            assert!(error.to_string().contains(said), "{error}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The custom metrics API: discovery, and latest values for the autoscaler.
+//!
+//! Contract: `k8s.io/metrics/pkg/apis/custom_metrics`, and what kube-apiserver's aggregator and the
+//! autoscaler were seen to ask. Everything answers JSON whatever `Accept` says: the autoscaler asks for
+//! protobuf first and is content with it.
+
+pub mod answer;
+mod forbidden;
+pub mod path;
+mod values;
+
+use self::forbidden::forbidden;
+use self::path::{Question, Values, no_such_route, parse_path};
+use super::Api;
+use super::auth::Caller;
+use super::error::ApiError;
+use crate::app::App;
+use crate::kubernetes::discovery::{group, group_list, resource_list, version_info};
+use crate::kubernetes::selector;
+use axum::extract::{Query, State};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use axum::{Json, Router};
+use serde::Deserialize;
+
+/// The routes of this API, and those around it that every API server has.
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/apis", read_only(get(apis)))
+        .route("/apis/", read_only(get(apis)))
+        .route("/apis/{*path}", read_only(get(apis)))
+        .route("/openapi/{*path}", read_only(get(no_openapi)))
+        .route("/version", read_only(get(version)))
+        .route("/version/", read_only(get(version)))
+}
+
+fn read_only(routes: MethodRouter<App>) -> MethodRouter<App> {
+    routes.fallback(method_not_allowed)
+}
+
+/// Selectors of a question for values. Any other parameter (`timeout`, `pretty`) is nothing to it.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Selectors {
+    #[serde(default)]
+    label_selector: String,
+    #[serde(default)]
+    metric_label_selector: String,
+}
+
+async fn apis(State(app): State<App>, caller: Caller, uri: Uri) -> Response {
+    let question = parse_path(uri.path());
+    let api = match &question {
+        Ok(Question::Groups | Question::Group | Question::Resources(_)) => "discovery",
+        _ => "custom_metrics",
+    };
+    let answer = match (caller.read, question) {
+        (false, _) => Err(forbidden(uri.path(), &caller.user)),
+        (true, Err(error)) => Err(error),
+        (true, Ok(Question::Groups)) => Ok(Json(group_list()).into_response()),
+        (true, Ok(Question::Group)) => Ok(Json(group()).into_response()),
+        (true, Ok(Question::Resources(version))) => {
+            Ok(Json(resource_list(version, &app.catalog.snapshot())).into_response())
+        }
+        (true, Ok(Question::Values(asked))) => latest_values(&app, &caller, &uri, &asked).await,
+    };
+    respond(api, answer)
+}
+
+async fn latest_values(app: &App, caller: &Caller, uri: &Uri, asked: &Values) -> Result<Response, ApiError> {
+    let Query(selectors) =
+        Query::<Selectors>::try_from_uri(uri).map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let bad_selector = |error: selector::SelectorError| ApiError::bad_request(error.to_string());
+    let of_objects = selector::parse(&selectors.label_selector).map_err(bad_selector)?;
+    let of_series = selector::parse(&selectors.metric_label_selector).map_err(bad_selector)?;
+    let snapshot = app.catalog.snapshot();
+    let place = values::place(asked, &snapshot)?;
+    if !caller.scope.allows(place.scope.as_deref()) {
+        return Err(forbidden(uri.path(), &caller.user));
+    }
+    if !of_objects.selects_all() {
+        return Err(ApiError::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "labelSelector is not served yet: it selects objects by labels that only the cluster knows; \
+             leave it out, or select series by metricLabelSelector",
+        ));
+    }
+    let context = app.context(&caller.scope);
+    let answer = values::values(app, &context, asked, &place, &snapshot, &of_series).await?;
+    Ok(Json(answer).into_response())
+}
+
+async fn version(caller: Caller, uri: Uri) -> Response {
+    let allowed = if caller.read { Ok(()) } else { Err(forbidden(uri.path(), &caller.user)) };
+    respond("discovery", allowed.map(|()| Json(version_info()).into_response()))
+}
+
+/// The aggregator asks each minute and is content without.
+async fn no_openapi(_: Caller) -> Response {
+    respond("discovery", Err(no_such_route()))
+}
+
+async fn method_not_allowed() -> Response {
+    let mut error = ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "the server does not allow this method on the requested resource",
+    );
+    error.headers.push((header::ALLOW, HeaderValue::from_static("GET, HEAD")));
+    respond("custom_metrics", Err(error))
+}
+
+fn respond(api: &'static str, answer: Result<Response, ApiError>) -> Response {
+    let mut response = answer.unwrap_or_else(ApiError::into_status);
+    response.extensions_mut().insert(Api(api));
+    response
+}
+
+#[cfg(test)]
+mod tests;

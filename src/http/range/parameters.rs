@@ -1,0 +1,102 @@
+//! Parameters of a query string and a form, decoded.
+
+use crate::http::error::ApiError;
+use axum::body::to_bytes;
+use axum::extract::Request;
+use axum::http::{HeaderMap, StatusCode, header};
+use percent_encoding::percent_decode_str;
+
+/// Largest form, in bytes: far more than all parameters can need.
+const FORM_BYTES_MAX: usize = 64 << 10;
+
+/// Most parameters that are looked at: one more than makes a duplicate certain would do.
+const PARAMETERS_MAX: usize = 100;
+
+/// The parameters of a request, those of the query string first.
+pub(super) async fn read(request: Request) -> Result<Vec<(String, String)>, ApiError> {
+    let (parts, body) = request.into_parts();
+    let mut pairs = Vec::new();
+    decode(parts.uri.query().unwrap_or_default(), &mut pairs)?;
+    let form = to_bytes(body, FORM_BYTES_MAX).await.map_err(|error| {
+        let message = format!("the form can't be read, or is larger than {FORM_BYTES_MAX} bytes: {error}");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+    })?;
+    if !form.is_empty() {
+        check_content_type(&parts.headers)?;
+        let form = std::str::from_utf8(&form)
+            .map_err(|_| ApiError::bad_request("the form is not UTF-8: percent-encode its values"))?;
+        decode(form, &mut pairs)?;
+    }
+    Ok(pairs)
+}
+
+fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "the body's content type is {essence:?}: send parameters as application/x-www-form-urlencoded"
+    )))
+}
+
+/// Adds the pairs of `name=value&…`.
+fn decode(text: &str, pairs: &mut Vec<(String, String)>) -> Result<(), ApiError> {
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        if pairs.len() == PARAMETERS_MAX {
+            return Err(ApiError::bad_request(format!("more than {PARAMETERS_MAX} parameters")));
+        }
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = decode_part(name).ok_or_else(|| {
+            ApiError::bad_request("the name of a parameter is not UTF-8 after percent-decoding")
+        })?;
+        let Some(value) = decode_part(value) else {
+            let name: String = name.chars().take(64).collect();
+            let message = format!("parameter {name:?}: it is not UTF-8 after percent-decoding");
+            return Err(ApiError::bad_request(message));
+        };
+        pairs.push((name, value));
+    }
+    Ok(())
+}
+
+fn decode_part(part: &str) -> Option<String> {
+    let spaced = part.replace('+', " ");
+    percent_decode_str(&spaced).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+
+    async fn read_form(query: &str, content_type: Option<&str>, body: Vec<u8>) -> Result<String, ApiError> {
+        let mut request = Request::builder().method("POST").uri(format!("/x?{query}"));
+        if let Some(content_type) = content_type {
+            request = request.header(header::CONTENT_TYPE, content_type);
+        }
+        let pairs = read(request.body(Body::from(body)).expect("a request")).await?;
+        Ok(pairs.iter().map(|(n, v)| format!("{n}:{v};")).collect())
+    }
+
+    #[tokio::test]
+    async fn query_and_form_are_taken_together_and_decoded() {
+        let form = Some("application/x-www-form-urlencoded; charset=UTF-8");
+        let pairs = read_form("a=1+2&b&&c=%C3%A4", form, b"a=x%3Dy=z&d=%zz".to_vec()).await;
+        assert_eq!(pairs.expect("read"), "a:1 2;b:;c:ä;a:x=y=z;d:%zz;");
+        assert_eq!(read_form("", None, b"a=1".to_vec()).await.expect("read"), "a:1;");
+        assert_eq!(read_form("a=1", Some("text/plain"), Vec::new()).await.expect("read"), "a:1;");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_form_is_refused() {
+        let code = |result: Result<String, ApiError>| result.expect_err("refused").code.as_u16();
+        assert_eq!(code(read_form("", Some("application/json"), b"{}".to_vec()).await), 400);
+        assert_eq!(code(read_form("", None, vec![0xff; 10]).await), 400);
+        assert_eq!(code(read_form("a=%ff", None, Vec::new()).await), 400);
+        assert_eq!(code(read_form("%ff=a", None, Vec::new()).await), 400);
+        assert_eq!(code(read_form("", None, vec![b'a'; FORM_BYTES_MAX + 1]).await), 413);
+        assert_eq!(code(read_form(&"a=1&".repeat(101), None, Vec::new()).await), 400);
+    }
+}

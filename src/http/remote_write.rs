@@ -1,0 +1,280 @@
+//! `POST /api/v1/write`: Prometheus remote write 1.0.
+//!
+//! 204 once everything is durable; 400 when something was refused (the rest is durable all the same,
+//! and a sender does not try again); 503, 504 and 507 when a sender should try again later.
+
+use super::append::{append, count_refusals, require_write};
+use super::auth::Caller;
+use super::error::{ApiError, PrometheusError};
+use super::{Api, body};
+use crate::app::App;
+use crate::ingest::refusals::Refusals;
+use crate::ingest::remote_write::{self, Decoded, RemoteWriteError};
+use crate::store::Scope;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, post};
+use axum::{Extension, Router};
+use bytes::Bytes;
+use lookback_storage::Reject;
+
+const API: &str = "remote_write";
+
+/// This file's routes.
+pub fn routes() -> Router<App> {
+    let methods: MethodRouter<App> = post(write).fallback(method_not_allowed);
+    Router::new().route("/api/v1/write", methods)
+}
+
+async fn method_not_allowed() -> impl IntoResponse {
+    let mut error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "remote write is a POST");
+    error.headers.push((header::ALLOW, HeaderValue::from_static("POST")));
+    (Extension(Api(API)), PrometheusError(error))
+}
+
+async fn write(State(app): State<App>, caller: Caller, request: Request<Body>) -> Response {
+    (Extension(Api(API)), respond(&app, &caller, request).await).into_response()
+}
+
+async fn respond(app: &App, caller: &Caller, request: Request<Body>) -> Result<StatusCode, PrometheusError> {
+    require_write(caller)?;
+    check_headers(request.headers())?;
+    let body = body::read(request, app.settings.body_bytes_max).await?;
+    let (message, decoded) = decode(body, app.settings.decoded_bytes_max, &caller.scope).await?;
+    let Decoded { batch, mut refusals } = decoded;
+    let samples = batch.samples.len();
+    count_refusals(app, &refusals);
+    let report = append(app, caller, API, batch).await?;
+    if !report.rejected.is_empty() {
+        add_rejects(&mut refusals, &report.rejected, &message, &caller.scope);
+    }
+    if refusals.is_empty() {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let stored = samples - report.rejected.len();
+    Err(ApiError::bad_request(format!("{stored} samples are stored, {refusals}")).into())
+}
+
+/// What the specification says of the headers, leniently where nothing can be misunderstood.
+fn check_headers(headers: &HeaderMap) -> Result<(), ApiError> {
+    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default().trim());
+    let unsupported = |message: String| ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
+    let content_type = text(header::CONTENT_TYPE).unwrap_or("application/x-protobuf");
+    let mut parts = content_type.split(';').map(str::trim);
+    if !parts.next().unwrap_or_default().eq_ignore_ascii_case("application/x-protobuf") {
+        return Err(unsupported(format!(
+            "remote write has the Content-Type application/x-protobuf, not {content_type:?}"
+        )));
+    }
+    if let Some(proto) = parts.find_map(|part| part.strip_prefix("proto="))
+        && proto.trim_matches('"') != "prometheus.WriteRequest"
+    {
+        return Err(unsupported(format!(
+            "remote write 1.0 (proto=prometheus.WriteRequest) is spoken here, not {proto}"
+        )));
+    }
+    match text(header::CONTENT_ENCODING) {
+        Some(encoding) if encoding.eq_ignore_ascii_case("snappy") => Ok(()),
+        Some(encoding) => Err(unsupported(format!(
+            "remote write has the Content-Encoding snappy (its block format), not {encoding:?}"
+        ))),
+        None => Err(ApiError::bad_request("remote write needs the header Content-Encoding: snappy")),
+    }
+}
+
+/// The decompressed message and what is in it.
+async fn decode(
+    body: Bytes,
+    decoded_bytes_max: usize,
+    scope: &Scope,
+) -> Result<(Vec<u8>, Decoded), ApiError> {
+    let scope = scope.clone();
+    let decoded = body::decode(body, move |body| {
+        let message = remote_write::decompress(body, decoded_bytes_max)?;
+        let decoded = remote_write::decode(&message, &scope)?;
+        Ok((message, decoded))
+    });
+    decoded.await?.map_err(|error| match error {
+        RemoteWriteError::TooLarge { .. } | RemoteWriteError::TooManySamples => {
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
+        }
+        RemoteWriteError::NotSnappy(_) | RemoteWriteError::Malformed(_) => {
+            ApiError::bad_request(error.to_string())
+        }
+    })
+}
+
+/// Adds what the store refused. The series' names are decoded a second time rather than kept by every
+/// request that has nothing to complain of.
+fn add_rejects(refusals: &mut Refusals, rejects: &[(usize, Reject)], message: &[u8], scope: &Scope) {
+    let again = remote_write::decode(message, scope).unwrap_or_default();
+    for (place, reject) in rejects {
+        refusals.add(reject.reason(), 1, || {
+            let sample = again.batch.samples.get(*place);
+            match sample.and_then(|sample| again.batch.series.get(sample.series)) {
+                Some(labels) => format!("series {:?}: {reject}", labels.metric_name()),
+                None => reject.to_string(),
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::harness::{Answer, Harness, NOW_MS};
+    use crate::ingest::remote_write::messages::{TimeSeries, compress, encode, series};
+    use crate::store::StoreError;
+    use crate::telemetry::{ApiLabels, ReasonLabels};
+    use std::sync::Arc;
+
+    fn request(body: Vec<u8>) -> Request<Body> {
+        Request::post("/api/v1/write")
+            .header("content-encoding", "snappy")
+            .header("content-type", "application/x-protobuf")
+            .header("x-prometheus-remote-write-version", "0.1.0")
+            .body(body.into())
+            .expect("a request")
+    }
+
+    async fn send(harness: &Harness, timeseries: Vec<TimeSeries>) -> Answer {
+        harness.call(request(compress(&encode(timeseries)))).await
+    }
+
+    fn error_of(answer: &Answer) -> String {
+        answer.json()["error"].as_str().expect("a Prometheus error").to_owned()
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_is_stored_and_counted() {
+        let harness = Harness::new(routes());
+        let up = || vec![series(&[("__name__", "up"), ("job", "j")], &[(NOW_MS, 1.0), (NOW_MS + 1, 0.0)])];
+        let answer = send(&harness, up()).await;
+        assert_eq!((answer.code, answer.body.as_str()), (StatusCode::NO_CONTENT, ""));
+        assert_eq!(answer.api, Some("remote_write"));
+        assert_eq!(send(&harness, up()).await.code, StatusCode::NO_CONTENT);
+        assert_eq!(send(&harness, vec![]).await.code, StatusCode::NO_CONTENT);
+        let name = || r#"up{job="j"}"#.to_owned();
+        assert_eq!(harness.store.everything(), [(name(), NOW_MS, 1.0), (name(), NOW_MS + 1, 0.0)]);
+        let metrics = &harness.app.metrics;
+        assert_eq!(metrics.samples_appended.get_or_create(&ApiLabels { api: API }).get(), 2);
+        assert_eq!(metrics.samples_duplicate.get_or_create(&ApiLabels { api: API }).get(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_large_request_is_decoded_too() {
+        let harness = Harness::new(routes());
+        let samples: Vec<(i64, f64)> =
+            (0..60_000_u32).map(|i| (NOW_MS + i64::from(i), f64::from(i) / 7.0)).collect();
+        let body = compress(&encode(vec![series(&[("__name__", "m")], &samples)]));
+        assert!(body.len() > body::INLINE_BYTES_MAX);
+        assert_eq!(harness.call(request(body)).await.code, StatusCode::NO_CONTENT);
+        assert_eq!(harness.store.everything().len(), samples.len());
+    }
+
+    #[tokio::test]
+    async fn refused_series_and_samples_are_told_and_their_neighbours_stored() {
+        let harness = Harness::new(routes());
+        let far = NOW_MS + 3_600_000;
+        let answer = send(
+            &harness,
+            vec![
+                series(&[("__name__", "good")], &[(NOW_MS, 1.0)]),
+                series(&[("job", "nameless")], &[(NOW_MS, 1.0)]),
+                series(&[("__name__", "early")], &[(far, 1.0), (1, 1.0), (i64::MAX / 2, 1.0)]),
+            ],
+        )
+        .await;
+        assert_eq!(answer.code, StatusCode::BAD_REQUEST);
+        let error = error_of(&answer);
+        for part in [
+            "1 samples are stored, 4 refused",
+            "too_far_ahead: 2",
+            "beyond_retention: 1",
+            "bad_labels: 1",
+            "\"early\"",
+        ] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert_eq!(harness.store.everything().len(), 1);
+        let reason = ReasonLabels { reason: "too_far_ahead" };
+        assert_eq!(harness.app.metrics.samples_rejected.get_or_create(&reason).get(), 2);
+    }
+
+    #[tokio::test]
+    async fn other_protocols_are_refused_with_what_is_spoken() {
+        let harness = Harness::new(routes());
+        let body = compress(&encode(vec![]));
+        let with = |name: &'static str, value: Option<&'static str>| {
+            let mut request = request(body.clone());
+            request.headers_mut().remove(name);
+            if let Some(value) = value {
+                request.headers_mut().insert(name, HeaderValue::from_static(value));
+            }
+            request
+        };
+        for (name, value, code, part) in [
+            ("content-type", Some("application/x-protobuf;proto=io.prometheus.write.v2.Request"), 415, "1.0"),
+            ("content-type", Some("application/json"), 415, "application/x-protobuf"),
+            ("content-encoding", Some("gzip"), 415, "snappy"),
+            ("content-encoding", None, 400, "Content-Encoding: snappy"),
+        ] {
+            let answer = harness.call(with(name, value)).await;
+            assert_eq!(answer.code.as_u16(), code, "{name} {value:?}");
+            assert!(error_of(&answer).contains(part), "{part}: {}", answer.body);
+        }
+        for value in ["application/x-protobuf;proto=prometheus.WriteRequest", "Application/X-Protobuf"] {
+            assert_eq!(harness.call(with("content-type", Some(value))).await.code, StatusCode::NO_CONTENT);
+        }
+        assert_eq!(harness.call(with("content-type", None)).await.code, StatusCode::NO_CONTENT);
+        let answer =
+            harness.call(Request::get("/api/v1/write").body(Body::empty()).expect("a request")).await;
+        assert_eq!(answer.code, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(answer.headers["allow"], "POST");
+    }
+
+    #[tokio::test]
+    async fn broken_and_oversized_bodies_are_refused() {
+        let harness = Harness::new(routes());
+        let answer = harness.call(request(b"not snappy".to_vec())).await;
+        assert_eq!(answer.code, StatusCode::BAD_REQUEST, "{}", answer.body);
+        let answer = harness.call(request(compress(b"not protobuf"))).await;
+        assert_eq!(answer.code, StatusCode::BAD_REQUEST, "{}", answer.body);
+        let answer = harness.call(request(compress(&vec![0; 5 << 20]))).await;
+        assert_eq!(answer.code, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(error_of(&answer).contains("when decompressed"), "{}", answer.body);
+        let answer = harness.call(request(vec![0; 64 << 20])).await;
+        assert_eq!(answer.code, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(error_of(&answer).contains("1048576"), "{}", answer.body);
+    }
+
+    #[tokio::test]
+    async fn a_failing_store_asks_senders_to_try_again() {
+        let harness = Harness::new(routes());
+        for (failure, code) in [
+            ((|| StoreError::Unavailable("starting".into())) as fn() -> StoreError, 503),
+            (|| StoreError::NoSpace("disk full".into()), 507),
+        ] {
+            harness.store.fail_with(failure);
+            let answer = send(&harness, vec![series(&[("__name__", "m")], &[(NOW_MS, 1.0)])]).await;
+            assert_eq!(answer.code.as_u16(), code);
+            assert_eq!(answer.headers["retry-after"], "5");
+        }
+    }
+
+    #[tokio::test]
+    async fn callers_write_only_where_they_may() {
+        let mut harness = Harness::new(routes());
+        harness.caller.scope = Scope::Namespaces(Arc::new(["mine".to_owned()].into()));
+        let mine = series(&[("__name__", "m"), ("namespace", "mine")], &[(NOW_MS, 1.0)]);
+        let yours = series(&[("__name__", "m"), ("namespace", "yours")], &[(NOW_MS, 1.0)]);
+        let answer = send(&harness, vec![mine, yours]).await;
+        assert_eq!(answer.code, StatusCode::BAD_REQUEST);
+        assert!(error_of(&answer).contains("\"yours\""), "{}", answer.body);
+        assert_eq!(harness.store.everything().len(), 1);
+        harness.caller.write = false;
+        assert_eq!(send(&harness, vec![]).await.code, StatusCode::FORBIDDEN);
+    }
+}

@@ -1,0 +1,64 @@
+//! What was refused of a request or a file: how much, why, and the first few cases in words.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// How many cases are told in words; the others are only counted.
+const EXAMPLES_MAX: usize = 5;
+
+/// Counts of refused samples by reason, with examples. Its `Display` is a sentence for the sender.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    by_reason: BTreeMap<&'static str, usize>,
+    examples: Vec<String>,
+}
+
+impl Refusals {
+    /// Adds `samples` refused for one reason. `example` is asked for words only while few are known.
+    pub fn add(&mut self, reason: &'static str, samples: usize, example: impl FnOnce() -> String) {
+        *self.by_reason.entry(reason).or_default() += samples;
+        if self.examples.len() < EXAMPLES_MAX {
+            self.examples.push(example());
+        }
+    }
+
+    /// Whether [`Self::add`] would ask for words.
+    #[must_use]
+    pub fn wants_examples(&self) -> bool {
+        self.examples.len() < EXAMPLES_MAX
+    }
+
+    /// Reasons and how many samples each refused.
+    pub fn by_reason(&self) -> impl Iterator<Item = (&'static str, usize)> + '_ {
+        self.by_reason.iter().map(|(reason, samples)| (*reason, *samples))
+    }
+
+    /// The first few cases in words.
+    #[must_use]
+    pub fn examples(&self) -> &[String] {
+        &self.examples
+    }
+
+    /// How many samples were refused.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.by_reason.values().sum()
+    }
+
+    /// Whether nothing was refused.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_reason.is_empty()
+    }
+}
+
+impl fmt::Display for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} refused (", self.total())?;
+        for (place, (reason, samples)) in self.by_reason().enumerate() {
+            let separator = if place == 0 { "" } else { ", " };
+            write!(f, "{separator}{reason}: {samples}")?;
+        }
+        write!(f, "); for example: {}", self.examples.join("; "))
+    }
+}

@@ -1,0 +1,222 @@
+//! The usage history of a workload: the question that OptiPod asks.
+//!
+//! # What is answered
+//!
+//! A question names a workload, a namespace, a metric and a time range; see [`RangeQuestion`]. The
+//! answer has one series for each pod and container, resampled as [`lookback_storage::resample`] says.
+//!
+//! 1. The metric is looked up in [`Settings::usage_sources`]: `cpu` and `memory` are ordered lists of
+//!    series names. A metric that is not there is itself the name of a stored series.
+//! 2. The workload's series are those that carry the label `workload="W"`. Where none of them has a
+//!    point in the range, they are found by the name of their pod ([`selection`]). `infos` tells which
+//!    applied.
+//! 3. For each pod and container the first source that has points wins. Several stored series of one
+//!    pod and container (one a CPU, say) are summed point by point.
+//! 4. The container `POD`, the sandbox, is left out unless it is asked for by name. A series without a
+//!    container (pushed for a whole pod, or the pod's cgroup) counts only where its pod has no series
+//!    with one, so that nothing is counted twice.
+//! 5. A point that is not finite is left out, and so is a series without points.
+//!
+//! invariant: an answer carries no NaN and no infinity: OptiPod takes them for a usage.
+
+mod pods;
+mod question;
+pub mod selection;
+mod similar;
+
+#[cfg(test)]
+pub(crate) mod double;
+
+pub use question::{PARAMETERS, RangeQuestion};
+
+use crate::app::{Settings, UsageSource};
+use crate::store::{Context, LabelsRequest, RangeRequest, SeriesSamples, Store, StoreError};
+use lookback_storage::{METRIC_NAME_LABEL, Matcher, Sample};
+use pods::Pods;
+use thiserror::Error;
+
+/// The history of a workload's pods.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RangeAnswer {
+    /// One a pod and container, in the order of pods, then containers.
+    pub series: Vec<PodSeries>,
+    /// How the series were found, for people.
+    pub infos: Vec<String>,
+}
+
+/// The history of one container of one pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodSeries {
+    /// The pod's name; empty: the series belongs to the workload as a whole.
+    pub pod: String,
+    /// The container's name; empty: the series belongs to the pod as a whole.
+    pub container: String,
+    /// Its points in time order: at least one, all finite.
+    pub samples: Vec<Sample>,
+}
+
+/// Why a question was not answered.
+#[derive(Debug, Error)]
+pub enum RangeError {
+    /// A parameter is missing, unknown, given twice or wrong.
+    #[error("parameter {name:?}: {problem}")]
+    Parameter {
+        /// Which one.
+        name: String,
+        /// What is wrong and what is accepted.
+        problem: String,
+    },
+    /// No usage metric and no series has this name.
+    #[error("metric {metric:?} is unknown: it is none of {known}, and no series has this name{hint}")]
+    UnknownMetric {
+        /// The name that was asked for.
+        metric: String,
+        /// The usage metrics, for the message.
+        known: String,
+        /// Names like it, for the message.
+        hint: String,
+    },
+    /// The answer would have more points than one query may.
+    #[error(
+        "the answer has {points} points, more than the {points_max} that one query may: ask for a larger step, a shorter range or one container"
+    )]
+    TooManyPoints {
+        /// How many.
+        points: usize,
+        /// How many are allowed.
+        points_max: usize,
+    },
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl RangeError {
+    fn parameter(name: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Parameter { name: name.into(), problem: problem.into() }
+    }
+}
+
+/// Answers `question` from `store`.
+///
+/// # Errors
+/// When the metric is unknown, the answer too large, or the store fails.
+pub async fn answer(
+    store: &dyn Store,
+    context: &Context,
+    settings: &Settings,
+    question: &RangeQuestion,
+) -> Result<RangeAnswer, RangeError> {
+    let asking = Asking { store, context, settings, question };
+    let pods = asking.pods(&selection::by_label(&question.workload)).await?;
+    if !pods.is_empty() {
+        let infos = vec![format!("selected by the label workload={:?}", question.workload)];
+        return Ok(RangeAnswer { series: pods.into_series(), infos });
+    }
+    let pods = asking.pods(&selection::by_pod_name(&question.workload)?).await?;
+    if !pods.is_empty() {
+        let infos = vec![format!(
+            "no series with the label workload={:?} has points here: selected by pod names such as {}",
+            question.workload,
+            selection::pod_name_examples(&question.workload)
+        )];
+        return Ok(RangeAnswer { series: pods.into_series(), infos });
+    }
+    asking.refuse_unknown_metric().await?;
+    Ok(RangeAnswer { series: Vec::new(), infos: vec![asking.nothing_found()] })
+}
+
+struct Asking<'a> {
+    store: &'a dyn Store,
+    context: &'a Context,
+    settings: &'a Settings,
+    question: &'a RangeQuestion,
+}
+
+impl Asking<'_> {
+    fn sources(&self) -> Vec<UsageSource> {
+        let itself = || vec![UsageSource { series: self.question.metric.clone(), counter: false }];
+        self.settings.usage_sources.get(&self.question.metric).cloned().unwrap_or_else(itself)
+    }
+
+    /// Asks all sources at once, so that together they take no longer than one call may.
+    async fn pods(&self, selection: &[Matcher]) -> Result<Pods, RangeError> {
+        let answers = futures::future::try_join_all(
+            self.sources().into_iter().map(|source| self.ask_source(source, selection)),
+        )
+        .await?;
+        let points = answers.iter().flatten().map(|series| series.samples.len()).sum();
+        if points > self.settings.samples_max {
+            return Err(RangeError::TooManyPoints { points, points_max: self.settings.samples_max });
+        }
+        Ok(answers.into_iter().fold(Pods::default(), Pods::or_else))
+    }
+
+    async fn ask_source(
+        &self,
+        source: UsageSource,
+        selection: &[Matcher],
+    ) -> Result<Vec<SeriesSamples>, StoreError> {
+        let question = self.question;
+        let mut matchers = vec![
+            Matcher::equal(METRIC_NAME_LABEL, source.series),
+            Matcher::equal("namespace", &question.namespace),
+            match &question.container {
+                Some(container) => Matcher::equal("container", container),
+                None => Matcher::not_equal("container", "POD"),
+            },
+        ];
+        matchers.extend_from_slice(selection);
+        let request = RangeRequest {
+            matchers,
+            start_ms: question.start_ms,
+            end_ms: question.end_ms,
+            step_ms: question.step_ms,
+            aggregation: question.aggregation,
+            counter: source.counter,
+        };
+        self.store.range(self.context, request).await
+    }
+
+    /// A metric that nobody ever wrote is more likely a mistake than an idle workload.
+    async fn refuse_unknown_metric(&self) -> Result<(), RangeError> {
+        let metric = &self.question.metric;
+        if self.settings.usage_sources.contains_key(metric)
+            || !self.metric_names(Matcher::equal(METRIC_NAME_LABEL, metric)).await?.is_empty()
+        {
+            return Ok(());
+        }
+        let written = self.metric_names(Matcher::equal("namespace", &self.question.namespace)).await?;
+        let known = self.settings.usage_sources.keys().map(String::as_str);
+        let names = similar::similar(metric, known.clone().chain(written.iter().map(String::as_str)));
+        Err(RangeError::UnknownMetric {
+            metric: metric.chars().take(64).collect(),
+            known: known.collect::<Vec<_>>().join(", "),
+            hint: if names.is_empty() {
+                String::new()
+            } else {
+                format!("; did you mean {}?", names.join(" or "))
+            },
+        })
+    }
+
+    async fn metric_names(&self, matcher: Matcher) -> Result<Vec<String>, StoreError> {
+        let request = LabelsRequest { name: Some(METRIC_NAME_LABEL.to_owned()), matchers: vec![matcher] };
+        self.store.labels(self.context, request).await
+    }
+
+    fn nothing_found(&self) -> String {
+        let RangeQuestion { workload, namespace, container, .. } = self.question;
+        let sources: Vec<String> = self.sources().into_iter().map(|source| source.series).collect();
+        let container = container.as_ref().map(|c| format!(" and container={c:?}")).unwrap_or_default();
+        format!(
+            "no series matched: none of {} in namespace {namespace:?}{container} has points in this range with \
+             the label workload={workload:?} or with pod names such as {}",
+            sources.join(", "),
+            selection::pod_name_examples(workload)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! The answers to questions, from a store in memory.
+
+use super::double::MemoryStore;
+use super::*;
+use crate::store::Scope;
+use lookback_storage::Aggregation;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+const POD: &str = "web-7d4b9c6f5-x2k9p";
+
+fn question(metric: &str) -> RangeQuestion {
+    RangeQuestion {
+        workload: "web".into(),
+        namespace: "shop".into(),
+        container: None,
+        metric: metric.into(),
+        start_ms: 300_000,
+        end_ms: 900_000,
+        step_ms: 300_000,
+        aggregation: Aggregation::Avg,
+    }
+}
+
+async fn ask(store: &MemoryStore, question: &RangeQuestion) -> Result<RangeAnswer, RangeError> {
+    let context = Context { scope: Scope::All, timeout: Duration::from_secs(1) };
+    answer(store, &context, &Settings::default(), question).await
+}
+
+fn values(answer: &RangeAnswer) -> Vec<(&str, &str, Vec<f64>)> {
+    let mut told = Vec::new();
+    for PodSeries { pod, container, samples } in &answer.series {
+        told.push((pod.as_str(), container.as_str(), samples.iter().map(|s| s.value).collect()));
+    }
+    told
+}
+
+fn labels<'a>(name: &'a str, pod: &'a str, container: &'a str, workload: &'a str) -> [(&'a str, &'a str); 5] {
+    [
+        ("__name__", name),
+        ("namespace", "shop"),
+        ("pod", pod),
+        ("container", container),
+        ("workload", workload),
+    ]
+}
+
+#[tokio::test]
+async fn series_with_the_workload_label_are_preferred_to_pod_names() {
+    let store = MemoryStore::default()
+        .with(&labels("memory", "any-name", "app", "web"), &[(100, 1.0), (300, 3.0), (700, 7.0)])
+        .with(&labels("memory", POD, "app", ""), &[(300, 99.0)])
+        .with(&labels("memory", "other", "app", "api"), &[(300, 99.0)]);
+    let answer = ask(&store, &question("memory")).await.expect("answered");
+    assert_eq!(values(&answer), [("any-name", "app", vec![2.0, 7.0])]);
+    assert_eq!(answer.series[0].samples[1].timestamp_ms, 900_000);
+    assert_eq!(answer.infos, [r#"selected by the label workload="web""#]);
+}
+
+#[tokio::test]
+async fn without_the_label_pods_are_found_by_their_names() {
+    let store = MemoryStore::default()
+        .with(&labels("memory", POD, "app", ""), &[(300, 1.0)])
+        .with(&labels("memory", POD, "POD", ""), &[(300, 99.0)])
+        .with(&labels("memory", POD, "", ""), &[(300, 99.0)])
+        .with(&labels("memory", "web-api-7d4b9c6f5-x2k9p", "app", ""), &[(300, 99.0)])
+        .with(&labels("memory", "web-0", "app", "api"), &[(300, 99.0)]);
+    let answer = ask(&store, &question("memory")).await.expect("answered");
+    assert_eq!(values(&answer), [(POD, "app", vec![1.0])]);
+    assert!(answer.infos[0].contains("selected by pod names such as web-<hash>-"), "{:?}", answer.infos);
+}
+
+#[tokio::test]
+async fn each_container_is_answered_by_the_first_source_that_has_it() {
+    let counter = "container_cpu_usage_seconds_total";
+    let store = MemoryStore::default()
+        .with(&labels("cpu", POD, "app", ""), &[(300, 0.25)])
+        .with(&labels(counter, POD, "app", ""), &[(10, 0.0), (300, 3000.0)])
+        .with(&labels(counter, POD, "proxy", ""), &[(10, 30.0), (300, 180.0)]);
+    let answer = ask(&store, &question("cpu")).await.expect("answered");
+    assert_eq!(values(&answer), [(POD, "app", vec![0.25]), (POD, "proxy", vec![0.5])]);
+}
+
+#[tokio::test]
+async fn one_container_can_be_asked_for() {
+    let store = MemoryStore::default()
+        .with(&labels("memory", POD, "app", ""), &[(300, 1.0)])
+        .with(&labels("memory", POD, "POD", ""), &[(300, 2.0)]);
+    let asked = RangeQuestion { container: Some("POD".into()), ..question("memory") };
+    assert_eq!(values(&ask(&store, &asked).await.expect("answered")), [(POD, "POD", vec![2.0])]);
+}
+
+#[tokio::test]
+async fn any_stored_metric_can_be_asked_for_and_an_unknown_one_is_refused_with_its_likes() {
+    let store = MemoryStore::default()
+        .with(&labels("queue_length", POD, "app", ""), &[(300, 4.0)])
+        .with(&labels("idle", "db-0", "", ""), &[(300, 4.0)]);
+    let answer = ask(&store, &question("queue_length")).await.expect("answered");
+    assert_eq!(values(&answer), [(POD, "app", vec![4.0])]);
+
+    let idle = ask(&store, &question("idle")).await.expect("answered");
+    assert!(idle.series.is_empty());
+    assert!(idle.infos[0].starts_with("no series matched"), "{:?}", idle.infos);
+
+    let error = ask(&store, &question("queue_lenght")).await.expect_err("refused").to_string();
+    assert!(error.contains(r#"metric "queue_lenght" is unknown: it is none of cpu, memory"#), "{error}");
+    assert!(error.ends_with("did you mean queue_length?"), "{error}");
+}
+
+#[tokio::test]
+async fn nothing_is_seen_outside_of_the_scope() {
+    let store = MemoryStore::default().with(&labels("cpu", POD, "app", "web"), &[(300, 4.0)]);
+    let scope = Scope::Namespaces(Arc::new(BTreeSet::from(["other".to_owned()])));
+    let context = Context { scope, timeout: Duration::from_secs(1) };
+    let answer = answer(&store, &context, &Settings::default(), &question("cpu")).await.expect("answered");
+    assert!(answer.series.is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_larger_than_one_query_may_be_is_refused() {
+    let store = MemoryStore::default().with(&labels("cpu", POD, "app", "web"), &[(300, 4.0), (600, 4.0)]);
+    let settings = Settings { samples_max: 1, ..Settings::default() };
+    let context = Context { scope: Scope::All, timeout: Duration::from_secs(1) };
+    let error = answer(&store, &context, &settings, &question("cpu")).await.expect_err("refused");
+    assert!(matches!(error, RangeError::TooManyPoints { points: 2, points_max: 1 }), "{error}");
+}

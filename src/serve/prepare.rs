@@ -1,0 +1,116 @@
+//! From the command line to open listeners: everything that can be wrong before the store is opened.
+
+use super::{Plain, Secure};
+use crate::app::Settings;
+use crate::clock::Clock;
+use crate::config::{SecureArgs, ServeArgs, SettingsError};
+use crate::http::auth::{PlainAuth, SecureAuth};
+use crate::http::credentials::{Credentials, CredentialsError, OpenListener, check_bind};
+use crate::http::identity::{FrontProxy, FrontProxyError, FrontProxySettings};
+use crate::http::tls::{TlsError, TlsSettings};
+use crate::kubernetes::certificates::{CertificateError, ServingCertificate};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use thiserror::Error;
+use tokio::net::TcpListener;
+
+/// Why the server can't start. Each is one sentence that says what to do.
+#[derive(Debug, Error)]
+pub enum PrepareError {
+    /// The plain port could be reached by anyone.
+    #[error(transparent)]
+    Open(#[from] OpenListener),
+    /// The settings file is not usable.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The credentials file is not usable.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// The front proxy's CA is not usable.
+    #[error(transparent)]
+    FrontProxy(#[from] FrontProxyError),
+    /// There is no certificate to serve with.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The certificate can't be served.
+    #[error("the secure port can't serve its certificate: {0}")]
+    Tls(#[from] TlsError),
+    /// Another process listens there, or the address is not this machine's.
+    #[error("can't listen on {address}: {reason}: choose another with {flag}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// The flag that says where.
+        flag: &'static str,
+        /// Why not.
+        reason: io::Error,
+    },
+}
+
+/// Listeners and settings, ready to serve.
+pub struct Prepared {
+    /// What handlers work with.
+    pub settings: Settings,
+    /// The plain port.
+    pub plain: Plain,
+    /// The secure port, unless it is off.
+    pub secure: Option<Secure>,
+    /// Whether the plain port asks for credentials.
+    pub has_credentials: bool,
+}
+
+/// Reads the files that flags name, makes a certificate where none is given, and binds the ports.
+///
+/// # Errors
+/// When a file is missing or wrong, a port is taken, or the plain port would be open to anyone.
+pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared, PrepareError> {
+    check_bind(args.listen, args.credentials_file.is_some())?;
+    let settings = args.app_settings()?;
+    let credentials = args.credentials_file.as_deref().map(Credentials::read).transpose()?.map(Arc::new);
+    let plain =
+        Plain { listener: bind(args.listen, "--listen").await?, auth: PlainAuth::new(credentials.clone()) };
+    let has_credentials = credentials.is_some();
+    let secure = match args.secure_listen() {
+        Some(address) => {
+            let front_proxy = front_proxy(&args.secure)?.map(Arc::new);
+            let listener = bind(address, "--bind-address and --secure-port").await?;
+            let certificate = certificate(&args.secure, &args.store.data_dir, clock.now_ms())?;
+            let tls = TlsSettings::new(certificate)?;
+            Some(Secure { listener, tls, auth: SecureAuth::new(front_proxy, credentials, clock) })
+        }
+        None => None,
+    };
+    Ok(Prepared { settings, plain, secure, has_credentials })
+}
+
+async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, PrepareError> {
+    TcpListener::bind(address).await.map_err(|reason| PrepareError::Bind { address, flag, reason })
+}
+
+fn certificate(
+    args: &SecureArgs,
+    data_dir: &Path,
+    now_ms: i64,
+) -> Result<ServingCertificate, CertificateError> {
+    match (&args.tls_cert_file, &args.tls_private_key_file) {
+        (Some(certificate), Some(key)) => ServingCertificate::from_files(certificate, key, now_ms),
+        _ => ServingCertificate::self_made(args.cert_dir.as_deref().unwrap_or(data_dir), &[], now_ms),
+    }
+}
+
+fn front_proxy(args: &SecureArgs) -> Result<Option<FrontProxy>, FrontProxyError> {
+    let Some(requestheader_client_ca_file) = args.requestheader_client_ca_file.clone() else {
+        return Ok(None);
+    };
+    FrontProxy::new(&FrontProxySettings {
+        requestheader_client_ca_file,
+        requestheader_allowed_names: args.requestheader_allowed_names.clone(),
+        requestheader_username_headers: args.requestheader_username_headers.clone(),
+        requestheader_uid_headers: args.requestheader_uid_headers.clone(),
+        requestheader_group_headers: args.requestheader_group_headers.clone(),
+        requestheader_extra_headers_prefix: args.requestheader_extra_headers_prefix.clone(),
+    })
+    .map(Some)
+}

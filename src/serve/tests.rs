@@ -1,0 +1,90 @@
+//! The assembled server, by real connections over a store in memory.
+
+use super::*;
+use crate::app::{Parts, Settings};
+use crate::clock::ManualClock;
+use crate::config::{Cli, Command};
+use crate::query::range::double::MemoryStore;
+use clap::Parser;
+use prepare::{PrepareError, Prepared, prepare};
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+async fn prepared(flags: &[&str]) -> Result<Prepared, PrepareError> {
+    let cli = Cli::try_parse_from([&["lookback"], flags].concat()).expect("valid flags");
+    let Command::Serve(args) = cli.into_command() else { panic!("not an import") };
+    prepare(&args, Arc::new(ManualClock::new(1_795_338_120_000))).await
+}
+
+fn app(settings: Settings) -> App {
+    App::new(Parts {
+        store: Arc::new(MemoryStore::default()),
+        clock: Arc::new(ManualClock::default()),
+        settings,
+        metrics: Arc::default(),
+        catalog: Arc::default(),
+    })
+}
+
+async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("connects");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sends");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answers");
+    answer
+}
+
+#[tokio::test]
+async fn every_api_is_reached_and_a_shutdown_ends_it() {
+    let data = tempfile::tempdir().expect("a directory");
+    let data = data.path().to_str().expect("UTF-8");
+    let flags = ["--listen=127.0.0.1:0", "--secure-port=0", "--data-dir", data];
+    let Prepared { settings, plain, secure, .. } = prepared(&flags).await.expect("prepared");
+    let address = plain.listener.local_addr().expect("bound");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(serve(app(settings), plain, secure, Limits::default(), async {
+        let _ = stopped.await;
+    }));
+    for (path, status) in [
+        ("/health", "200"),
+        ("/livez", "200"),
+        ("/readyz", "200"),
+        ("/metrics", "200"),
+        ("/api/v1/metrics", "400"),
+        ("/api/v1/write", "405"),
+        ("/api/v1/nothing", "404"),
+        ("/nothing", "404"),
+        ("/apis", "200"),
+        ("/version", "200"),
+        ("/write-metrics", "405"),
+    ] {
+        let answer = get(address, path).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+        assert!(answer.contains("x-request-id: "), "{path}: {answer}");
+    }
+    let metrics = get(address, "/metrics").await;
+    assert!(metrics.contains(r#"lookback_http_requests_total{api="range",code="400"} 1"#), "{metrics}");
+    stop.send(()).expect("still serving");
+    serving.await.expect("ends");
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn what_can_not_start_says_why() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let taken = format!("--listen={}", taken.local_addr().expect("bound"));
+    for (flags, said) in [
+        (&[taken.as_str(), "--secure-port=0"][..], "choose another with --listen"),
+        (&["--listen=0.0.0.0:0", "--secure-port=0"], "--credentials-file"),
+        (&["--listen=127.0.0.1:0", "--credentials-file=/nowhere"], "/nowhere"),
+        (&["--listen=127.0.0.1:0", "--settings=/nowhere"], "/nowhere"),
+        (&["--listen=127.0.0.1:0", "--requestheader-client-ca-file=/nowhere"], "/nowhere"),
+    ] {
+        let Err(error) = prepared(flags).await else { panic!("{flags:?} is refused") };
+        let text = error.to_string();
+        assert!(text.contains(said) && text.lines().count() == 1, "{text}");
+    }
+}

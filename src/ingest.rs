@@ -3,7 +3,7 @@
 //! - [`write_metrics`] reads one pushed value, by way of [`path`] and [`params`];
 //! - [`batch`] reads many, by way of [`json`]; [`resource_info`] remembers what they describe;
 //! - [`remote_write`] reads what Prometheus sends, by way of [`protobuf`];
-//! - [`csv`] and [`openmetrics`] read files, which [`file`] describes; [`import`] loads them;
+//! - [`csv`] and [`openmetrics`] read files, which [`mod@file`] describes; [`import`] loads them;
 //! - [`refusals`] tells a sender what was not taken.
 //!
 //! Nothing here knows HTTP: the handlers are in [`crate::http`].

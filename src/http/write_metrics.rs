@@ -2,7 +2,7 @@
 //!
 //! One value: 200 with an empty body once it is durable, else a metav1 Status. Many: 200 when all
 //! entries were taken, 207 when some were, 400 when none was, each with a
-//! [`BatchAnswer`](crate::ingest::batch::BatchAnswer); a Status when the body could not be cut into
+//! [`BatchAnswer`]; a Status when the body could not be cut into
 //! entries at all, or the store failed.
 
 use super::append::{append, count_rejected, require_write};

@@ -22,12 +22,6 @@ impl Refusals {
         }
     }
 
-    /// Whether [`Self::add`] would ask for words.
-    #[must_use]
-    pub fn wants_examples(&self) -> bool {
-        self.examples.len() < EXAMPLES_MAX
-    }
-
     /// Reasons and how many samples each refused.
     pub fn by_reason(&self) -> impl Iterator<Item = (&'static str, usize)> + '_ {
         self.by_reason.iter().map(|(reason, samples)| (*reason, *samples))
@@ -60,5 +54,25 @@ impl fmt::Display for Refusals {
             write!(f, "{separator}{reason}: {samples}")?;
         }
         write!(f, "); for example: {}", self.examples.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_counted_and_the_first_few_told() {
+        let mut refusals = Refusals::default();
+        refusals.add("late", 2, || "one".to_owned());
+        for _ in 0..9 {
+            refusals.add("early", 1, || "two".to_owned());
+        }
+        assert_eq!(refusals.examples().len(), EXAMPLES_MAX);
+        assert_eq!((refusals.total(), refusals.is_empty()), (11, false));
+        assert_eq!(
+            refusals.to_string(),
+            "11 refused (early: 9, late: 2); for example: one; two; two; two; two"
+        );
     }
 }

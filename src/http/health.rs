@@ -2,8 +2,10 @@
 //!
 //! - `/health`, `/livez` and `/healthz` say that the process answers: always 200. They never ask the
 //!   store: a full disk is not healed by a restart, and restarting a pod for it would lose the reads too.
-//! - `/readyz` is 200 only while writes and reads are served, else 503 with the reason. That takes the pod
-//!   out of its Service, nothing more.
+//! - `/readyz` is answered once the store is open for writes and reads, and is 200 while it gives
+//!   answers. A disk that is full in the meantime leaves it 200 and is told with `?verbose`, by the
+//!   refused writes and by `lookback_store_writable`: an unready pod leaves its Service, and the reads
+//!   that the HPA lives on, and the cluster's discovery, would go with it.
 //! - `/metrics` is OpenMetrics text; the figures of the store are taken at each scrape.
 //!
 //! The probes with `?verbose` list their checks as those of Kubernetes do. They tell no one's data and
@@ -52,7 +54,7 @@ async fn health() -> Response {
 
 async fn live(uri: Uri) -> Response {
     let path = uri.path().trim_start_matches('/');
-    report(path, is_verbose(&uri), &[("ping", None)])
+    report(path, is_verbose(&uri), &[("ping", None)], None)
 }
 
 async fn ready(State(app): State<App>, uri: Uri) -> Response {
@@ -62,8 +64,10 @@ async fn ready(State(app): State<App>, uri: Uri) -> Response {
         Err(_) => Some("the store does not answer".to_owned()),
     };
     let read_failure = stats.err().map(|error| error.to_string());
-    let checks = [("ping", None), ("reads", read_failure), ("writes", write_failure)];
-    report("readyz", is_verbose(&uri), &checks)
+    let writes = write_failure.map(|reason| format!("[!]writes refused, reads served: {reason}\n"));
+    let checks = [("ping", None), ("reads", read_failure)];
+    let checks = checks.into_iter().chain(writes.is_none().then_some(("writes", None)));
+    report("readyz", is_verbose(&uri), &checks.collect::<Vec<_>>(), writes.as_deref())
 }
 
 async fn metrics(State(app): State<App>, caller: Caller) -> Response {
@@ -94,8 +98,9 @@ fn is_verbose(uri: &Uri) -> bool {
     names.any(|name| name == "verbose")
 }
 
-/// A probe's answer: `ok`, or each check on a line where one failed or it was asked for.
-fn report(probe: &str, verbose: bool, checks: &[(&str, Option<String>)]) -> Response {
+/// A probe's answer: `ok`, or each check on a line where one failed or it was asked for, and after
+/// them a warning that fails nothing.
+fn report(probe: &str, verbose: bool, checks: &[(&str, Option<String>)], warning: Option<&str>) -> Response {
     let failed = checks.iter().any(|(_, failure)| failure.is_some());
     if !failed && !verbose {
         return "ok".into_response();
@@ -107,6 +112,7 @@ fn report(probe: &str, verbose: bool, checks: &[(&str, Option<String>)]) -> Resp
             Some(reason) => format!("[-]{check} failed: {reason}\n"),
         });
     }
+    text.push_str(warning.unwrap_or_default());
     if failed {
         text.push_str(&format!("{probe} check failed\n"));
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
@@ -154,15 +160,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_disk_makes_unready_but_not_dead() {
-        for path in ["/health", "/livez", "/healthz"] {
+    async fn a_full_disk_is_told_but_takes_nothing_out_of_service() {
+        for path in ["/health", "/livez", "/healthz", "/readyz"] {
             assert_eq!(get_from(full(), path, None).await.0, 200, "{path}");
         }
-        let (code, body) = get_from(full(), "/readyz", None).await;
-        assert_eq!(code, 503);
+        let (code, body) = get_from(full(), "/readyz?verbose", None).await;
+        assert_eq!(code, 200);
         assert_eq!(
             body,
-            "[+]ping ok\n[+]reads ok\n[-]writes failed: no space left on /data\nreadyz check failed\n"
+            "[+]ping ok\n[+]reads ok\n[!]writes refused, reads served: no space left on /data\n\
+             readyz check passed\n"
         );
     }
 

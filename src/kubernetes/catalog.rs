@@ -19,12 +19,16 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
-/// How often the store is asked whether its set of series has changed, and so how soon after a first
-/// write discovery lists it, at the least.
+/// How often the store is asked whether its set of series has changed in ways that nobody announced:
+/// series that expired, or that another server wrote.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// From one refresh to the next, at the least, however many new series are announced.
+const REFRESH_INTERVAL_MIN: Duration = Duration::from_millis(20);
 
 /// One metric of one resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,11 +70,18 @@ impl Snapshot {
 #[derive(Debug, Default)]
 pub struct Catalog {
     current: ArcSwap<Snapshot>,
+    /// Woken when there is something new to list.
+    announced: Notify,
     /// Whether it has been said that not everything is listed.
     said_capped: AtomicBool,
 }
 
 impl Catalog {
+    /// Says that new series have been written: they are to be listed soon. Never waits.
+    pub fn announce(&self) {
+        self.announced.notify_one();
+    }
+
     /// What is known now. Never waits.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -102,7 +113,7 @@ impl Catalog {
 }
 
 /// Keeps the app's catalog fresh until `shutdown`: reads the store again whenever its set of series
-/// has changed, at most every 200 ms. A failing store leaves what was known and is asked again.
+/// has changed, at once when that is announced. A failing store leaves what was known and is asked again.
 pub fn spawn_refresher(app: App, shutdown: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(async move {
         tokio::select! {
@@ -127,7 +138,9 @@ async fn keep_fresh(app: &App) {
                 failing = true;
             }
         }
-        tokio::time::sleep(POLL_INTERVAL).await;
+        tokio::time::sleep(REFRESH_INTERVAL_MIN).await;
+        // Announced or not, it is time to look again.
+        let _ = tokio::time::timeout(POLL_INTERVAL, app.catalog.announced.notified()).await;
     }
 }
 

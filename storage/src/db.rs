@@ -365,11 +365,12 @@ fn restore(state: &State, loaded: Loaded) -> Result<HashSet<PathBuf>> {
     let mut blocks = Vec::with_capacity(loaded.blocks.len());
     let known: HashSet<PathBuf> = loaded.blocks.iter().map(|record| record.path(&state.dir)).collect();
     for record in loaded.blocks {
-        match Block::open(&state.dir, record) {
+        match Block::open(&state.dir, record.clone()) {
             Ok(block) => blocks.push(Arc::new(block)),
             Err(error) => {
                 state.counters.damaged_blocks.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(%error, "a damaged block is left out");
+                tracing::error!(%error, "a damaged block is left out; its file stays until it expires");
+                state.quarantined.lock().push(record);
             }
         }
     }

@@ -4,7 +4,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -42,6 +42,12 @@ pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "waited {SOON:?} until {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A port of the loopback that nothing listens on, for what can't say which one it was given.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
 }
 
 /// A running process, killed when it is dropped.

@@ -7,8 +7,6 @@ pub mod connection;
 pub mod credentials;
 pub mod custom_metrics;
 pub mod error;
-#[cfg(test)]
-pub(crate) mod harness;
 pub mod health;
 pub mod identity;
 pub mod observe;

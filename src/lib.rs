@@ -10,4 +10,6 @@ pub mod query;
 pub mod serve;
 pub mod store;
 pub mod telemetry;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod time;

@@ -5,17 +5,16 @@
 //! protobuf first and is content with it.
 
 pub mod answer;
-mod forbidden;
 pub mod path;
 mod values;
 
-use self::forbidden::forbidden;
 use self::path::{Question, Values, no_such_route, parse_path};
 use super::Api;
 use super::auth::Caller;
 use super::error::ApiError;
 use crate::app::App;
 use crate::kubernetes::discovery::{group, group_list, resource_list, version_info};
+use crate::kubernetes::request_attributes::RequestAttributes;
 use crate::kubernetes::selector;
 use axum::extract::{Query, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
@@ -89,6 +88,11 @@ async fn latest_values(app: &App, caller: &Caller, uri: &Uri, asked: &Values) ->
     let context = app.context(&caller.scope);
     let answer = values::values(app, &context, asked, &place, &snapshot, &of_series).await?;
     Ok(Json(answer).into_response())
+}
+
+/// 403: this user may not get this path.
+fn forbidden(path: &str, user: &str) -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, RequestAttributes::of("GET", path).forbidden(user))
 }
 
 async fn version(caller: Caller, uri: Uri) -> Response {

@@ -240,7 +240,7 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kubernetes::test_store::{TestStore, app};
+    use crate::testing::{Fault, NOW_MS, TestApp};
     use std::time::Instant;
 
     const TIMEOUT: Duration = Duration::from_secs(1);
@@ -251,12 +251,12 @@ mod tests {
     }
 
     async fn catalog_of(series: &[&[(&str, &str)]], entries_max: usize) -> Catalog {
-        let store = TestStore::default();
+        let server = TestApp::new();
         for labels in series {
-            store.put(labels, 0, 1.0);
+            server.put(labels, NOW_MS, 1.0);
         }
         let catalog = Catalog::default();
-        catalog.refresh(&store, TIMEOUT, entries_max).await.expect("refreshed");
+        catalog.refresh(server.store.as_ref(), TIMEOUT, entries_max).await.expect("refreshed");
         catalog
     }
 
@@ -322,24 +322,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_failing_store_leaves_what_was_known() {
-        let store = TestStore::default();
-        store.put(&[("__name__", "rps"), ("namespace", "a"), ("pod", "p1")], 0, 1.0);
-        let catalog = Catalog::default();
-        catalog.refresh(&store, TIMEOUT, 9).await.expect("refreshed");
-        store.set_failing(true);
-        assert!(catalog.refresh(&store, TIMEOUT, 9).await.is_err());
+        let server = TestApp::new();
+        server.put(&[("__name__", "rps"), ("namespace", "a"), ("pod", "p1")], NOW_MS, 1.0);
+        let (store, catalog) = (server.store.as_ref(), Catalog::default());
+        catalog.refresh(store, TIMEOUT, 9).await.expect("refreshed");
+        server.store.set_fault(Some(Fault::Failing));
+        assert!(catalog.refresh(store, TIMEOUT, 9).await.is_err());
         assert_eq!(listed(&catalog), ["pods/rps true"]);
     }
 
     #[tokio::test]
     async fn the_refresher_lists_new_series_soon_and_survives_failures() {
-        let (app, store) = app(0);
+        let server = TestApp::new();
+        let (app, store) = (&server.app, &server.store);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        store.set_failing(true);
+        store.set_fault(Some(Fault::Failing));
         let task = spawn_refresher(app.clone(), async move { drop(stopped.await) });
         tokio::time::sleep(Duration::from_millis(20)).await;
-        store.set_failing(false);
-        store.put(&[("__name__", "rps"), ("namespace", "a"), ("pod", "p1")], 0, 1.0);
+        store.set_fault(None);
+        server.put(&[("__name__", "rps"), ("namespace", "a"), ("pod", "p1")], NOW_MS, 1.0);
         let begun = Instant::now();
         while listed(&app.catalog).is_empty() && begun.elapsed() < Duration::from_secs(5) {
             tokio::time::sleep(Duration::from_millis(10)).await;

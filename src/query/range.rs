@@ -24,9 +24,6 @@ mod question;
 pub mod selection;
 mod similar;
 
-#[cfg(test)]
-pub(crate) mod double;
-
 pub use question::{PARAMETERS, RangeQuestion};
 
 use crate::app::{Settings, UsageSource};

@@ -1,10 +1,9 @@
-//! The assembled server, by real connections over a store in memory.
+//! The assembled server, by real connections.
 
 use super::*;
-use crate::app::{Parts, Settings};
 use crate::clock::ManualClock;
 use crate::config::{Cli, Command};
-use crate::query::range::double::MemoryStore;
+use crate::testing::{NOW_MS, TestApp};
 use clap::Parser;
 use prepare::{PrepareError, Prepared, prepare};
 use std::sync::Arc;
@@ -15,17 +14,7 @@ use tokio::sync::oneshot;
 async fn prepared(flags: &[&str]) -> Result<Prepared, PrepareError> {
     let cli = Cli::try_parse_from([&["lookback"], flags].concat()).expect("valid flags");
     let Command::Serve(args) = cli.into_command() else { panic!("not an import") };
-    prepare(&args, Arc::new(ManualClock::new(1_795_338_120_000))).await
-}
-
-fn app(settings: Settings) -> App {
-    App::new(Parts {
-        store: Arc::new(MemoryStore::default()),
-        clock: Arc::new(ManualClock::default()),
-        settings,
-        metrics: Arc::default(),
-        catalog: Arc::default(),
-    })
+    prepare(&args, Arc::new(ManualClock::new(NOW_MS))).await
 }
 
 async fn get(address: std::net::SocketAddr, path: &str) -> String {
@@ -45,7 +34,8 @@ async fn every_api_is_reached_and_a_shutdown_ends_it() {
     let Prepared { settings, plain, secure, .. } = prepared(&flags).await.expect("prepared");
     let address = plain.listener.local_addr().expect("bound");
     let (stop, stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(serve(app(settings), plain, secure, Limits::default(), async {
+    let TestApp { app, .. } = &TestApp::with_settings(settings);
+    let serving = tokio::spawn(serve(app.clone(), plain, secure, Limits::default(), async {
         let _ = stopped.await;
     }));
     for (path, status) in [

@@ -13,8 +13,11 @@ use uuid::Uuid;
 
 const CHILD_VARIABLE: &str = "LOOKBACK_KILL_CHILD";
 const SERIES: i64 = 50;
-/// Milliseconds from one round of samples to the next, and rounds to a partition.
+/// Milliseconds from one round of samples to the next.
 const STEP_MS: i64 = 1_000;
+/// Rounds from one delete of series 0 to the next, and how many newest rounds it leaves.
+const DELETE_EVERY: i64 = 25;
+const DELETE_KEEPS: i64 = 10;
 
 pub(crate) fn open(dir: &Path) -> Db {
     let options = Options {
@@ -59,10 +62,10 @@ fn work(dir: &Path) -> ! {
         let report = db.append_wait(batch, now_ms, OutOfOrder::Window).expect("appended");
         assert!(report.rejected.is_empty(), "{report:?}");
         writeln!(out, "acknowledged {round}").expect("the parent reads");
-        if round % 25 == 0 {
+        if round % DELETE_EVERY == 0 {
             let matchers = [Matcher::equal("n", "0")];
             let selection = Selection { matchers: &matchers, visible: None };
-            db.delete(selection, i64::MIN, now_ms - 10 * STEP_MS).expect("deleted");
+            db.delete(selection, i64::MIN, now_ms - DELETE_KEEPS * STEP_MS).expect("deleted");
             writeln!(out, "deleted {round}").expect("the parent reads");
         }
         out.flush().expect("the parent reads");
@@ -75,6 +78,8 @@ fn work(dir: &Path) -> ! {
 pub(crate) struct Told {
     pub(crate) acknowledged: Vec<i64>,
     deleted_to: i64,
+    /// A delete up to here may have been cut off before it was told, done or not.
+    deleting_to: i64,
 }
 
 /// Opens the store and compares it with what was told.
@@ -99,7 +104,7 @@ pub(crate) fn check(dir: &Path, told: &Told) {
         let has = |round: &i64| samples.binary_search_by_key(&(round * STEP_MS), |s| s.timestamp_ms).is_ok();
         let kept = told.acknowledged.iter().filter(|round| **round > newest - 190);
         let lost: Vec<&i64> =
-            kept.filter(|round| series != 0 || **round > told.deleted_to).filter(|r| !has(r)).collect();
+            kept.filter(|round| series != 0 || **round > told.deleting_to).filter(|r| !has(r)).collect();
         assert!(lost.is_empty(), "series {series} lost {lost:?}");
         if series == 0 {
             let back: Vec<_> =
@@ -132,8 +137,14 @@ impl Told {
     fn note(&mut self, line: &str) {
         let round = |number: &str| number.parse::<i64>().expect("a round");
         match line.split_once(' ') {
-            Some(("acknowledged", number)) => self.acknowledged.push(round(number)),
-            Some(("deleted", number)) => self.deleted_to = round(number) - 10,
+            Some(("acknowledged", number)) => {
+                let number = round(number);
+                self.acknowledged.push(number);
+                if number % DELETE_EVERY == 0 {
+                    self.deleting_to = number - DELETE_KEEPS;
+                }
+            }
+            Some(("deleted", number)) => self.deleted_to = round(number) - DELETE_KEEPS,
             _ => {}
         }
     }

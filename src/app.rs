@@ -17,7 +17,7 @@ pub struct Settings {
     pub store_timeout: Duration,
     /// Most points a series in one range answer.
     pub points_max: usize,
-    /// Most samples that one query may read.
+    /// Most samples that one read of the store may take. A range question reads each of its sources.
     pub samples_max: usize,
     /// Largest request body, in bytes, as sent.
     pub body_bytes_max: usize,

@@ -77,6 +77,8 @@ pub struct RangeRequest {
     pub aggregation: Aggregation,
     /// Read the samples as a counter: aggregate its rate a second.
     pub counter: bool,
+    /// Most samples that may be read; more is [`StoreError::TooLarge`].
+    pub samples_max: usize,
 }
 
 /// Which label names or values are asked for.

@@ -10,7 +10,7 @@
 //! | 403 | `forbidden` | the credentials may not read, or not this namespace |
 //! | 404 | `not_found` | nothing has the metric's name |
 //! | 413 | `bad_data` | the form is larger than 64 KiB |
-//! | 422 | `execution` | the answer would be larger than one query's limit |
+//! | 422 | `execution` | it would read more samples than one read may: ask for less |
 //! | 503, 504 | `unavailable`, `timeout` | the store can't answer, or not in time |
 
 mod matrix;
@@ -75,7 +75,6 @@ impl From<RangeError> for ApiError {
         match error {
             RangeError::Parameter { .. } => Self::bad_request(message),
             RangeError::UnknownMetric { .. } => Self::not_found(message),
-            RangeError::TooManyPoints { .. } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, message),
             RangeError::Store(error) => error.into(),
         }
     }

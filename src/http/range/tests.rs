@@ -1,6 +1,7 @@
 //! The endpoint over the real engine.
 
 use super::*;
+use crate::app::Settings;
 use crate::store::Scope;
 use crate::testing::TestApp;
 use axum::body::Body;
@@ -13,9 +14,13 @@ const QUESTION: &str = "workload=my-app&namespace=default&container=my-app&metri
 /// 2024-01-24T12:00:00Z, in milliseconds.
 const START_MS: i64 = 1_706_097_600_000;
 
-/// One container of one pod, as in the guide.
 fn server() -> TestApp {
-    let server = TestApp::serving(routes());
+    server_with(Settings::default())
+}
+
+/// One container of one pod, as in the guide.
+fn server_with(settings: Settings) -> TestApp {
+    let server = TestApp::with_settings(settings).routed(routes());
     let labels = [
         ("__name__", "cpu"),
         ("namespace", "default"),
@@ -76,6 +81,21 @@ async fn errors_are_prometheus_json_with_the_parameter_named() {
     }
     let put = Request::builder().method("PUT").uri("/api/v1/metrics");
     assert_eq!(send(&server, put, "").await.0, 405);
+}
+
+#[tokio::test]
+async fn a_question_that_would_read_too_much_is_told_what_to_do() {
+    let server = server_with(Settings { samples_max: 2, ..Settings::default() });
+    let (code, body) = get(&server, QUESTION).await;
+    assert_eq!(code, 422);
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&body).expect("JSON"),
+        serde_json::json!({
+            "status": "error",
+            "errorType": "execution",
+            "error": "the answer needs more than 2 samples: ask for fewer series or a shorter time",
+        })
+    );
 }
 
 #[tokio::test]

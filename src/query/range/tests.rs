@@ -134,10 +134,11 @@ async fn nothing_is_seen_outside_of_the_scope() {
 }
 
 #[tokio::test]
-async fn an_answer_larger_than_one_query_may_be_is_refused() {
+async fn a_question_that_would_read_too_much_is_refused_with_what_to_do() {
     let store = store_of(&[(labels("cpu", POD, "app", "web"), &[(300, 4.0), (600, 4.0)])]);
     let settings = Settings { samples_max: 1, ..Settings::default() };
     let answer = answer(store.store.as_ref(), &store.context(), &settings, &question("cpu")).await;
     let error = answer.expect_err("refused");
-    assert!(matches!(error, RangeError::TooManyPoints { points: 2, points_max: 1 }), "{error}");
+    assert!(matches!(error, RangeError::Store(StoreError::TooLarge(_))), "{error}");
+    assert!(error.to_string().contains("ask for fewer series or a shorter time"), "{error}");
 }

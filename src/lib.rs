@@ -12,4 +12,5 @@ pub mod store;
 pub mod telemetry;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod text;
 pub mod time;

@@ -14,11 +14,11 @@ use lookback::serve::banner::Banner;
 use lookback::serve::prepare::{Prepared, prepare};
 use lookback::serve::serve;
 use lookback::store::embedded::EmbeddedStore;
+use lookback::time::whole_ms;
 use lookback_storage::Options;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -110,7 +110,6 @@ struct Opened {
 impl Opened {
     /// Opens the store in the data directory; replays its log.
     async fn open(args: &StoreArgs, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
-        let whole_ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         let options = Options {
             retention_ms: match args.retention {
                 Retention::AtLeast(retention) => Some(whole_ms(retention)),

@@ -17,7 +17,7 @@ use crate::kubernetes::discovery::{group, group_list, resource_list, version_inf
 use crate::kubernetes::request_attributes::RequestAttributes;
 use crate::kubernetes::selector;
 use axum::extract::{Query, State};
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
@@ -106,18 +106,12 @@ async fn no_openapi(_: Caller) -> Response {
 }
 
 async fn method_not_allowed() -> Response {
-    let mut error = ApiError::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "the server does not allow this method on the requested resource",
-    );
-    error.headers.push((header::ALLOW, HeaderValue::from_static("GET, HEAD")));
-    respond("custom_metrics", Err(error))
+    let message = "the server does not allow this method on the requested resource";
+    respond("custom_metrics", Err(ApiError::method_not_allowed(message, "GET, HEAD")))
 }
 
 fn respond(api: &'static str, answer: Result<Response, ApiError>) -> Response {
-    let mut response = answer.unwrap_or_else(ApiError::into_status);
-    response.extensions_mut().insert(Api(api));
-    response
+    Api(api).answered(answer.unwrap_or_else(ApiError::into_status))
 }
 
 #[cfg(test)]

@@ -43,9 +43,8 @@ pub fn metrics_routes() -> Router<App> {
         .layer(axum::middleware::map_response(|response| named("metrics", response)))
 }
 
-async fn named(api: &'static str, mut response: Response) -> Response {
-    response.extensions_mut().insert(Api(api));
-    response
+async fn named(api: &'static str, response: Response) -> Response {
+    Api(api).answered(response)
 }
 
 async fn health() -> Response {
@@ -71,9 +70,8 @@ async fn ready(State(app): State<App>, uri: Uri) -> Response {
 }
 
 async fn metrics(State(app): State<App>, caller: Caller) -> Response {
-    if !caller.read {
-        return ApiError::new(StatusCode::FORBIDDEN, format!("user {:?} may not read", caller.user))
-            .into_prometheus();
+    if let Err(error) = caller.require_read() {
+        return error.into_prometheus();
     }
     app.metrics.store.set(ask_stats(&app).await.ok().as_ref());
     let mut body = String::new();

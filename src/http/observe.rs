@@ -10,13 +10,14 @@
 
 use super::Api;
 use super::auth::Caller;
+use super::body::content_length;
 use super::error::ApiError;
 use crate::app::App;
 use crate::telemetry::{ApiLabels, RequestLabels};
 use axum::Router;
 use axum::body::HttpBody;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use std::any::Any;
@@ -131,10 +132,6 @@ impl Drop for Observation {
             "request"
         );
     }
-}
-
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn request_id(headers: &HeaderMap) -> String {

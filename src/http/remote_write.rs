@@ -3,7 +3,7 @@
 //! 204 once everything is durable; 400 when something was refused (the rest is durable all the same,
 //! and a sender does not try again); 503, 504 and 507 when a sender should try again later.
 
-use super::append::{append, count_refusals, require_write};
+use super::append::{append, count_refusals};
 use super::auth::Caller;
 use super::error::{ApiError, PrometheusError};
 use super::{Api, body};
@@ -29,8 +29,7 @@ pub fn routes() -> Router<App> {
 }
 
 async fn method_not_allowed() -> impl IntoResponse {
-    let mut error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "remote write is a POST");
-    error.headers.push((header::ALLOW, HeaderValue::from_static("POST")));
+    let error = ApiError::method_not_allowed("remote write is a POST", "POST");
     (Extension(Api(API)), PrometheusError(error))
 }
 
@@ -39,7 +38,7 @@ async fn write(State(app): State<App>, caller: Caller, request: Request<Body>) -
 }
 
 async fn respond(app: &App, caller: &Caller, request: Request<Body>) -> Result<StatusCode, PrometheusError> {
-    require_write(caller)?;
+    caller.require_write()?;
     check_headers(request.headers())?;
     let body = body::read(request, app.settings.body_bytes_max).await?;
     let (message, decoded) = decode(body, app.settings.decoded_bytes_max, &caller.scope).await?;

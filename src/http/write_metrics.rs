@@ -5,7 +5,7 @@
 //! [`BatchAnswer`]; a Status when the body could not be cut into
 //! entries at all, or the store failed.
 
-use super::append::{append, count_rejected, require_write};
+use super::append::{append, count_rejected};
 use super::auth::Caller;
 use super::error::{ApiError, KubernetesError};
 use super::{Api, body};
@@ -17,7 +17,7 @@ use crate::kubernetes::resources::Resource;
 use crate::store::{Scope, StoreError};
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, Request, StatusCode, header};
+use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
 use axum::{Extension, Json, Router};
@@ -39,8 +39,7 @@ pub fn routes() -> Router<App> {
 }
 
 async fn method_not_allowed(api: Api) -> impl IntoResponse {
-    let mut error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "metrics are written with POST");
-    error.headers.push((header::ALLOW, HeaderValue::from_static("POST")));
+    let error = ApiError::method_not_allowed("metrics are written with POST", "POST");
     (Extension(api), KubernetesError(error))
 }
 
@@ -59,7 +58,7 @@ async fn append_one(
     caller: &Caller,
     request: Request<Body>,
 ) -> Result<StatusCode, KubernetesError> {
-    require_write(caller)?;
+    caller.require_write()?;
     let uri = request.uri().clone();
     let body = body::read(request, app.settings.body_bytes_max).await?;
     let push = Push::parse(uri.path(), uri.query().unwrap_or_default(), &body)
@@ -101,7 +100,7 @@ async fn append_many(
     caller: &Caller,
     request: Request<Body>,
 ) -> Result<(StatusCode, Json<BatchAnswer>), KubernetesError> {
-    require_write(caller)?;
+    caller.require_write()?;
     let body = body::read(request, app.settings.body_bytes_max).await?;
     let scope = caller.scope.clone();
     let mut parsed = body::decode(body, move |body| ParsedBatch::parse(body, &scope)).await??;

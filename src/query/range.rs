@@ -28,6 +28,7 @@ pub use question::{PARAMETERS, RangeQuestion};
 
 use crate::app::{Settings, UsageSource};
 use crate::store::{Context, LabelsRequest, RangeRequest, SeriesSamples, Store, StoreError};
+use crate::text::start_of;
 use lookback_storage::{METRIC_NAME_LABEL, Matcher, Sample};
 use pods::Pods;
 use thiserror::Error;
@@ -174,7 +175,7 @@ impl Asking<'_> {
         let known = self.settings.usage_sources.keys().map(String::as_str);
         let names = similar::similar(metric, known.clone().chain(written.iter().map(String::as_str)));
         Err(RangeError::UnknownMetric {
-            metric: metric.chars().take(64).collect(),
+            metric: start_of(metric),
             known: known.collect::<Vec<_>>().join(", "),
             hint: if names.is_empty() {
                 String::new()

@@ -3,7 +3,7 @@ use crate::kubernetes::resources::{resolve, resource_info_labels};
 use crate::store::Scope;
 use crate::testing::{Fault, NOW_MS, TestApp};
 use axum::body::Body;
-use axum::http::{Method, Request};
+use axum::http::{HeaderValue, Method, Request, header};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;

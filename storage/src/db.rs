@@ -93,6 +93,7 @@ impl Db {
     pub fn open(dir: &Path, options: Options, new_uuid: Uuid) -> Result<Self> {
         files::create_dir_all(dir)?;
         let lock = lock(dir)?;
+        identity::refuse_later_format(dir)?;
         let new_store =
             StoreRecord { format: crate::FORMAT_VERSION, uuid: new_uuid, partition_ms: options.partition_ms };
         let (index, store) = Index::open(&dir.join(INDEX_DIR), new_store)?;

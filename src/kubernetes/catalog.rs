@@ -18,13 +18,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 /// How often the store is asked whether its set of series has changed, and so how soon after a first
 /// write discovery lists it, at the least.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A reading is followed by a pause of this many times its length, so that a large store whose series
+/// come and go all the time is not read without end.
+const PAUSE_READINGS: u32 = 4;
 
 /// One metric of one resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,7 +106,7 @@ impl Catalog {
 }
 
 /// Keeps the app's catalog fresh until `shutdown`: reads the store again whenever its set of series
-/// has changed, at most every 200 ms. A failing store leaves what was known and is asked again.
+/// has changed, at most every 200 ms and at most a fifth of the time. A failing store leaves what was known and is asked again.
 pub fn spawn_refresher(app: App, shutdown: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(async move {
         tokio::select! {
@@ -116,6 +120,7 @@ async fn keep_fresh(app: &App) {
     let mut seen = None;
     let mut failing = false;
     loop {
+        let begun = Instant::now();
         match refresh_if_changed(app, seen).await {
             Ok(generation) => {
                 seen = Some(generation);
@@ -127,12 +132,12 @@ async fn keep_fresh(app: &App) {
                 failing = true;
             }
         }
-        tokio::time::sleep(POLL_INTERVAL).await;
+        tokio::time::sleep(POLL_INTERVAL.max(begun.elapsed() * PAUSE_READINGS)).await;
     }
 }
 
 async fn refresh_if_changed(app: &App, seen: Option<u64>) -> Result<u64, StoreError> {
-    let generation = app.store.stats().await?.series_generation;
+    let generation = app.store_stats().await?.series_generation;
     if seen != Some(generation) {
         let settings = &app.settings;
         app.catalog.refresh(app.store.as_ref(), settings.store_timeout, settings.discovery_max).await?;
@@ -227,8 +232,8 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::Settings;
     use crate::testing::{Fault, NOW_MS, TestApp};
-    use std::time::Instant;
 
     const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -320,12 +325,19 @@ mod tests {
 
     #[tokio::test]
     async fn the_refresher_lists_new_series_soon_and_survives_failures() {
-        let server = TestApp::new();
+        for fault in [Fault::Failing, Fault::Hanging] {
+            survive(fault).await;
+        }
+    }
+
+    async fn survive(fault: Fault) {
+        let store_timeout = Duration::from_millis(10);
+        let server = TestApp::with_settings(Settings { store_timeout, ..Settings::default() });
         let (app, store) = (&server.app, &server.store);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        store.set_fault(Some(Fault::Failing));
+        store.set_fault(Some(fault));
         let task = spawn_refresher(app.clone(), async move { drop(stopped.await) });
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         store.set_fault(None);
         server.put(&[("__name__", "rps"), ("namespace", "a"), ("pod", "p1")], NOW_MS, 1.0);
         let begun = Instant::now();

@@ -115,4 +115,6 @@ fn respond(api: &'static str, answer: Result<Response, ApiError>) -> Response {
 }
 
 #[cfg(test)]
+mod discovery_tests;
+#[cfg(test)]
 mod tests;

@@ -15,7 +15,6 @@ use super::Api;
 use super::auth::Caller;
 use super::error::ApiError;
 use crate::app::App;
-use crate::store::StoreError;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
@@ -57,7 +56,7 @@ async fn live(uri: Uri) -> Response {
 }
 
 async fn ready(State(app): State<App>, uri: Uri) -> Response {
-    let stats = ask_stats(&app).await;
+    let stats = app.store_stats().await;
     let write_failure = match &stats {
         Ok(stats) => stats.write_failure.clone(),
         Err(_) => Some("the store does not answer".to_owned()),
@@ -73,7 +72,7 @@ async fn metrics(State(app): State<App>, caller: Caller) -> Response {
     if let Err(error) = caller.require_read() {
         return error.into_prometheus();
     }
-    app.metrics.store.set(ask_stats(&app).await.ok().as_ref());
+    app.metrics.store.set(app.store_stats().await.ok().as_ref());
     let mut body = String::new();
     match text::encode(&mut body, &app.metrics.registry) {
         Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], body).into_response(),
@@ -82,12 +81,6 @@ async fn metrics(State(app): State<App>, caller: Caller) -> Response {
                 .into_prometheus()
         }
     }
-}
-
-async fn ask_stats(app: &App) -> Result<crate::store::StoreStats, StoreError> {
-    let timeout = app.settings.store_timeout;
-    let answer = tokio::time::timeout(timeout, app.store.stats()).await;
-    answer.unwrap_or(Err(StoreError::DeadlineExceeded(timeout)))
 }
 
 /// Whether the query has `verbose`, with any value, as Kubernetes' probes take it.
@@ -122,6 +115,7 @@ fn report(probe: &str, verbose: bool, checks: &[(&str, Option<String>)], warning
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::StoreError;
     use crate::testing::{Fault, NOW_MS, TestApp};
     use lookback_storage::{Labels, OutOfOrder, WriteBatch};
 

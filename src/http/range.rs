@@ -76,4 +76,6 @@ impl From<RangeError> for ApiError {
 }
 
 #[cfg(test)]
+mod contract;
+#[cfg(test)]
 mod tests;

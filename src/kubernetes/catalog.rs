@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
@@ -29,6 +29,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// From one refresh to the next, at the least, however many new series are announced.
 const REFRESH_INTERVAL_MIN: Duration = Duration::from_millis(20);
+
+/// A reading is followed by a pause of this many times its length, so that a large store whose series
+/// come and go all the time is not read without end.
+const PAUSE_READINGS: u32 = 4;
 
 /// One metric of one resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,7 +117,8 @@ impl Catalog {
 }
 
 /// Keeps the app's catalog fresh until `shutdown`: reads the store again whenever its set of series
-/// has changed, at once when that is announced. A failing store leaves what was known and is asked again.
+/// has changed, at once when that is announced, and at most a fifth of the time. A failing store leaves
+/// what was known and is asked again.
 pub fn spawn_refresher(app: App, shutdown: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(async move {
         tokio::select! {
@@ -127,6 +132,7 @@ async fn keep_fresh(app: &App) {
     let mut seen = None;
     let mut failing = false;
     loop {
+        let begun = Instant::now();
         match refresh_if_changed(app, seen).await {
             Ok(generation) => {
                 seen = Some(generation);
@@ -138,14 +144,14 @@ async fn keep_fresh(app: &App) {
                 failing = true;
             }
         }
-        tokio::time::sleep(REFRESH_INTERVAL_MIN).await;
+        tokio::time::sleep(REFRESH_INTERVAL_MIN.max(begun.elapsed() * PAUSE_READINGS)).await;
         // Announced or not, it is time to look again.
         let _ = tokio::time::timeout(POLL_INTERVAL, app.catalog.announced.notified()).await;
     }
 }
 
 async fn refresh_if_changed(app: &App, seen: Option<u64>) -> Result<u64, StoreError> {
-    let generation = app.store.stats().await?.series_generation;
+    let generation = app.store_stats().await?.series_generation;
     if seen != Some(generation) {
         let settings = &app.settings;
         app.catalog.refresh(app.store.as_ref(), settings.store_timeout, settings.discovery_max).await?;
@@ -240,8 +246,8 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::Settings;
     use crate::testing::{Fault, NOW_MS, TestApp};
-    use std::time::Instant;
 
     const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -333,12 +339,19 @@ mod tests {
 
     #[tokio::test]
     async fn the_refresher_lists_new_series_soon_and_survives_failures() {
-        let server = TestApp::new();
+        for fault in [Fault::Failing, Fault::Hanging] {
+            survive(fault).await;
+        }
+    }
+
+    async fn survive(fault: Fault) {
+        let store_timeout = Duration::from_millis(10);
+        let server = TestApp::with_settings(Settings { store_timeout, ..Settings::default() });
         let (app, store) = (&server.app, &server.store);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        store.set_fault(Some(Fault::Failing));
+        store.set_fault(Some(fault));
         let task = spawn_refresher(app.clone(), async move { drop(stopped.await) });
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         store.set_fault(None);
         server.put(&[("__name__", "rps"), ("namespace", "a"), ("pod", "p1")], NOW_MS, 1.0);
         let begun = Instant::now();

@@ -76,13 +76,38 @@ impl Registry {
         let mut maps = self.maps.write();
         series.set_removed();
         maps.by_id.remove(&series.id);
-        maps.by_labels.remove(&series.labels);
+        // A series that came back from the index does not take its successor with it.
+        if maps.by_labels.get(&series.labels).is_some_and(|known| known.id == series.id) {
+            maps.by_labels.remove(&series.labels);
+        }
     }
 }
 
 impl Maps {
     fn insert(&mut self, series: &Arc<Series>) {
-        self.by_labels.insert(Arc::clone(&series.labels), Arc::clone(series));
+        // Of two with these labels the later is the one that lives: the other had been forgotten.
+        if self.by_labels.get(&series.labels).is_none_or(|known| known.id < series.id) {
+            self.by_labels.insert(Arc::clone(&series.labels), Arc::clone(series));
+        }
         self.by_id.insert(series.id, Arc::clone(series));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forgotten_series_that_comes_back_does_not_stand_in_for_its_successor() {
+        let labels = Labels::new([("__name__", "m")]).expect("valid");
+        for order in [[1, 2], [2, 1]] {
+            let registry = Registry::default();
+            let restored = order.map(|id| registry.restore(id, labels.clone()));
+            assert_eq!(registry.get_or_create(&labels).id, 2);
+            let old = restored.iter().find(|series| series.id == 1).expect("restored");
+            registry.remove(old);
+            assert!(registry.get(1).is_none());
+            assert_eq!(registry.get_or_create(&labels).id, 2, "restored as {order:?}");
+        }
     }
 }

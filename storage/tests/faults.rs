@@ -185,3 +185,28 @@ fn a_damaged_log_or_index_is_an_error_and_removes_nothing() {
         assert_eq!(count(&open(dir.path(), Options::default()).expect("opens")), 150, "{part}");
     }
 }
+
+#[test]
+fn a_delete_also_holds_for_a_damaged_block_that_is_mended() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let eager = Options { blocks_per_partition_max: 1, ..Options::default() };
+    let db = open(dir.path(), eager.clone()).expect("opens");
+    append(&db, 1, 100).expect("appended");
+    db.seal().expect("sealed");
+    drop(db);
+    let path = only_block(&dir.path().join("blocks"));
+    let bytes = std::fs::read(&path).expect("read");
+    std::fs::write(&path, &bytes[..bytes.len() - 1]).expect("written");
+
+    let db = open(dir.path(), eager.clone()).expect("opens all the same");
+    let selection = Selection { matchers: &[], visible: None };
+    assert_eq!(db.delete(selection, i64::MIN, i64::MAX).expect("deleted"), 1);
+    for pod in 2..5 {
+        append(&db, pod, 10).expect("appended");
+        db.seal().expect("sealed");
+    }
+    assert_eq!(db.maintain(NOW_MS).expect("maintained").partitions_merged, 1);
+    drop(db);
+    std::fs::write(&path, &bytes).expect("written");
+    assert_eq!(count(&open(dir.path(), eager).expect("opens")), 30);
+}

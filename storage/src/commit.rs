@@ -287,6 +287,8 @@ impl Committer {
 
     fn rotate(&mut self) -> Result<(u64, u64)> {
         self.state.check_space()?;
+        // A generation that was begun but not answered for hides what the one before gets from then on.
+        self.log_failed = true;
         self.log.rotate()?;
         self.log_failed = false;
         self.state.counters.log_bytes.store(0, Ordering::Relaxed);

@@ -187,6 +187,40 @@ fn a_damaged_log_or_index_is_an_error_and_removes_nothing() {
 }
 
 #[test]
+fn a_volume_that_was_full_while_sealing_lets_seals_go_on_once_there_is_room() {
+    let Some(volume) = SmallVolume::mount("64m") else {
+        eprintln!("SKIPPED: this user may not mount a small tmpfs, so a full volume can't be made");
+        return;
+    };
+    let data = volume.0.path().join("data");
+    let db = open(&data, Options { free_bytes_min: 0, ..Options::default() }).expect("opens");
+    for pod in 0..200 {
+        append(&db, pod, 200).expect("appended");
+    }
+    let ballast = volume.0.path().join("ballast");
+    // From hardly any room to just too little: each step of a seal meets the full volume once.
+    let mut failed = 0;
+    for left in (0..40).map(|step| step * (32 << 10)) {
+        let _ = std::fs::remove_file(&ballast);
+        let mut file = std::fs::File::create(&ballast).expect("created");
+        while std::io::Write::write_all(&mut file, &[1; 1 << 12]).is_ok() {}
+        let full = file.metadata().expect("known").len();
+        file.set_len(full.saturating_sub(left)).expect("truncated");
+        if db.seal().is_ok() {
+            break;
+        }
+        failed += 1;
+    }
+    assert!(failed > 0, "the volume was full");
+    assert_eq!(count(&db), 40_000);
+    std::fs::remove_file(&ballast).expect("removed");
+    db.seal().expect("seals go on without a restart");
+    assert_eq!(count(&db), 40_000);
+    drop(db);
+    assert_eq!(count(&open(&data, Options::default()).expect("opens")), 40_000);
+}
+
+#[test]
 fn a_delete_also_holds_for_a_damaged_block_that_is_mended() {
     let dir = tempfile::tempdir().expect("a directory");
     let eager = Options { blocks_per_partition_max: 1, ..Options::default() };

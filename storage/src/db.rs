@@ -104,7 +104,7 @@ impl Db {
         let log = Log::open(&dir.join(LOG_DIR), store.uuid, checkpoint.next_seq, |seq, group| {
             replay(&state, seq, group)
         })?;
-        state.counters.log_bytes.store(log.written_bytes(), Ordering::Relaxed);
+        state.counters.log_bytes.store(log.replayed_bytes(), Ordering::Relaxed);
         // Only now is it certain that the index is not older than the log, and knows all blocks.
         remove_orphans(&dir.join(BLOCKS_DIR), &block_paths);
 

@@ -246,6 +246,35 @@ fn a_delete_also_holds_for_a_damaged_block_that_is_mended() {
 }
 
 #[test]
+fn a_seal_that_fails_half_way_leaves_no_files_and_is_tried_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = Options { partition_ms: 50, seal_log_bytes: 1, ..Options::default() };
+    let db = open(dir.path(), options.clone()).expect("opens");
+    append(&db, 1, 100).expect("appended");
+    // A file where a partition's directory should be.
+    let obstacle = dir.path().join("blocks/default").join((NOW_MS - 50).to_string());
+    std::fs::create_dir_all(obstacle.parent().expect("a parent")).expect("made");
+    std::fs::write(&obstacle, b"").expect("written");
+    for _ in 0..3 {
+        db.maintain(NOW_MS).expect_err("refused");
+    }
+    let files = |path: &str| walk(&dir.path().join(path)).into_iter().filter(|p| p.is_file()).count();
+    assert_eq!(files("blocks"), 1, "only the obstacle");
+    let generations = std::fs::read_dir(dir.path().join("log")).expect("read").count();
+    assert!(generations <= 2, "{generations} log generations");
+    std::fs::remove_file(&obstacle).expect("removed");
+    assert!(db.maintain(NOW_MS).expect("maintained").sealed);
+    assert_eq!(count(&db), 100);
+    drop(db);
+    assert_eq!(count(&open(dir.path(), options).expect("opens")), 100);
+}
+
+fn walk(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[test]
 fn a_log_generation_that_failed_to_begin_does_not_hide_what_is_acknowledged_later() {
     let new = tempfile::tempdir().expect("a directory");
     let store = Uuid::from_u128(1);

@@ -298,3 +298,21 @@ fn a_log_generation_that_failed_to_begin_does_not_hide_what_is_acknowledged_late
     drop(db);
     assert_eq!(count(&Db::open(dir.path(), Options::default(), store).expect("opens")), 101);
 }
+
+#[test]
+fn a_block_that_can_no_longer_be_read_is_left_out_and_hinders_no_merge() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = open(dir.path(), Options { blocks_per_partition_max: 1, ..Options::default() }).expect("opens");
+    append(&db, 1, 100).expect("appended");
+    db.seal().expect("sealed");
+    let path = only_block(&dir.path().join("blocks"));
+    for pod in 2..5 {
+        append(&db, pod, 10).expect("appended");
+        db.seal().expect("sealed");
+    }
+    std::fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(64)).expect("cut short");
+    assert_eq!(count(&db), 30);
+    db.maintain(NOW_MS).expect("maintained");
+    assert_eq!(db.maintain(NOW_MS).expect("maintained").partitions_merged, 1);
+    assert_eq!(count(&db), 30);
+}

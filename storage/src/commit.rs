@@ -154,6 +154,12 @@ impl Committer {
                 admitted.for_each(|series| series.withdraw());
             }
         }
+        // What got no sample is not a series: refused writes must not fill the memory.
+        for series in pending.iter().flat_map(|one| &one.append.series) {
+            if !series.is_durable() && !series.is_removed() {
+                self.state.registry.discard(series);
+            }
+        }
         for one in pending {
             (one.append.done)(match &written {
                 Ok(()) => Ok(one.report),

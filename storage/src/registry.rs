@@ -18,6 +18,8 @@ pub(crate) struct Registry {
 struct Maps {
     by_labels: HashMap<Arc<Labels>, Arc<Series>>,
     by_id: HashMap<u32, Arc<Series>>,
+    /// Numbers of discarded series, to be given out again.
+    unused_ids: Vec<u32>,
 }
 
 impl Registry {
@@ -30,7 +32,7 @@ impl Registry {
         if let Some(series) = maps.by_labels.get(labels) {
             return Arc::clone(series);
         }
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let id = maps.unused_ids.pop().unwrap_or_else(|| self.next_id.fetch_add(1, Ordering::Relaxed));
         assert!(id < u32::MAX, "series numbers are used up");
         let series = Arc::new(Series::new(id, Arc::new(labels.clone()), false));
         maps.insert(&series);
@@ -69,6 +71,12 @@ impl Registry {
     /// All series.
     pub(crate) fn all(&self) -> Vec<Arc<Series>> {
         self.maps.read().by_id.values().cloned().collect()
+    }
+
+    /// Forgets a series that was never durable, and its number with it.
+    pub(crate) fn discard(&self, series: &Series) {
+        self.remove(series);
+        self.maps.write().unused_ids.push(series.id);
     }
 
     /// Forgets a series; a writer that still holds it sees that it is removed.

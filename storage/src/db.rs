@@ -102,6 +102,10 @@ impl Db {
         let loaded = index.load()?;
         let state = Arc::new(State::new(dir, options, store.partition_ms));
         let checkpoint = loaded.checkpoint;
+        // Merges, and a seal that was cut off, take numbers without moving the checkpoint. A number that is
+        // given twice would overwrite a block.
+        let taken = loaded.blocks.iter().map(|block| block.id).max().unwrap_or(0);
+        let next_block = checkpoint.next_block.max(taken + 1);
         let block_paths = restore(&state, loaded)?;
         let log = Log::open(&dir.join(LOG_DIR), store.uuid, checkpoint.next_seq, |seq, group| {
             replay(&state, seq, group)
@@ -129,10 +133,7 @@ impl Db {
             store,
             commands,
             queued_samples,
-            maintenance: Mutex::new(MaintenanceState {
-                next_block: checkpoint.next_block,
-                last_seal_ms: None,
-            }),
+            maintenance: Mutex::new(MaintenanceState { next_block, last_seal_ms: None }),
             committer: Some(committer),
             _lock: lock,
         })))

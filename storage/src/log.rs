@@ -7,6 +7,7 @@
 //! the next one begins at the number that failed, and replay takes each number from the latest
 //! generation that can hold it; so a group that was refused is not resurrected.
 
+mod durable;
 mod record;
 
 pub(crate) use record::{Delete, Group, SeriesDefinition};
@@ -14,6 +15,7 @@ pub(crate) use record::{Delete, Group, SeriesDefinition};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::keyvalue::{KeyValue, Tree};
+use durable::Durable;
 use std::fs;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -32,6 +34,7 @@ pub(crate) struct Log {
     generation: u64,
     store: KeyValue,
     groups: Tree,
+    durable: Durable,
     next_seq: u64,
     /// Bytes of groups written since the last seal.
     written_bytes: u64,
@@ -70,11 +73,22 @@ impl Log {
             let end_seq = opened.get(at + 1).map_or(u64::MAX, |(_, _, first_seq)| *first_seq);
             let (_, store, _) = &opened[at];
             written_bytes += replay_generation(store, writer, &mut next_seq, end_seq, &mut replay)?;
+            Durable::open(store.path())?.check(next_seq)?;
         }
         match opened.pop() {
             Some((generation, store, _)) => {
                 let groups = store.tree(GROUPS_TREE)?;
-                Ok(Self { dir: dir.to_owned(), writer, generation, store, groups, next_seq, written_bytes })
+                let durable = Durable::open(store.path())?;
+                Ok(Self {
+                    dir: dir.to_owned(),
+                    writer,
+                    generation,
+                    store,
+                    groups,
+                    durable,
+                    next_seq,
+                    written_bytes,
+                })
             }
             None => Self::begin(dir, writer, generations.last().map_or(1, |last| last + 1), next_seq),
         }
@@ -88,6 +102,7 @@ impl Log {
         let groups = store.tree(GROUPS_TREE)?;
         store.tree(HEAD_TREE)?.put(FIRST_SEQ_KEY, &first_seq.to_be_bytes())?;
         store.sync()?;
+        let durable = Durable::open(&path)?;
         files::write_durably(&path.join(BEGUN_FILE), b"")?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -95,6 +110,7 @@ impl Log {
             generation,
             store,
             groups,
+            durable,
             next_seq: first_seq,
             written_bytes: 0,
         })
@@ -122,6 +138,7 @@ impl Log {
             seq += 1;
         }
         self.store.sync()?;
+        self.durable.note(seq)?;
         self.next_seq = seq;
         self.written_bytes += bytes_written;
         Ok(())
@@ -242,7 +259,9 @@ mod tests {
         let writer = Uuid::from_u128(7);
         let (mut log, _) = replayed(dir.path(), writer, 1).expect("opens");
         log.append(&[group(1), group(2)]).expect("appended");
-        log.next_seq = 2; // as if the write of group 2 had been refused after it reached the disk
+        // As if the write of group 2 had been refused after it reached the disk.
+        log.next_seq = 2;
+        log.durable.note(2).expect("noted");
         log.rotate().expect("rotated");
         log.append(&[group(9)]).expect("appended");
         drop(log);

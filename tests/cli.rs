@@ -267,6 +267,17 @@ fn a_damaged_file_is_refused_with_its_name_and_nothing_is_removed() {
 }
 
 #[test]
+fn one_flipped_bit_in_the_log_is_refused_with_what_it_loses() {
+    let (dir, files) = store();
+    let log = files.iter().find(|path| text(path).ends_with("db") && text(path).contains("/log/")).unwrap();
+    let mut bytes = std::fs::read(log).unwrap();
+    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[written - 8] ^= 1;
+    std::fs::write(log, bytes).unwrap();
+    tells(&refused(dir.path(), &[]), &[text(log), "were acknowledged and can't be read", "backup"]);
+}
+
+#[test]
 fn a_later_format_is_refused_with_what_to_do() {
     let (dir, _) = store();
     let meta = dir.path().join("meta");

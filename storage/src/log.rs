@@ -7,6 +7,7 @@
 //! the next one begins at the number that failed, and replay takes each number from the latest
 //! generation that can hold it; so a group that was refused is not resurrected.
 
+mod durable;
 mod record;
 
 pub(crate) use record::{Delete, Group, SeriesDefinition};
@@ -14,6 +15,7 @@ pub(crate) use record::{Delete, Group, SeriesDefinition};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::keyvalue::{KeyValue, Tree};
+use durable::Durable;
 use std::fs;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -37,6 +39,7 @@ pub(crate) struct Log {
     groups: Tree,
     /// The number of the first group that this generation may hold.
     first_seq: u64,
+    durable: Durable,
     next_seq: u64,
     /// Bytes of the groups that were replayed.
     replayed_bytes: u64,
@@ -75,10 +78,12 @@ impl Log {
             let end_seq = opened.get(at + 1).map_or(u64::MAX, |(_, _, first_seq)| *first_seq);
             let (_, store, _) = &opened[at];
             replayed_bytes += replay_generation(store, writer, &mut next_seq, end_seq, &mut replay)?;
+            Durable::open(store.path())?.check(next_seq)?;
         }
         match opened.pop() {
             Some((generation, store, first_seq)) => {
                 let groups = store.tree(GROUPS_TREE)?;
+                let durable = Durable::open(store.path())?;
                 Ok(Self {
                     dir: dir.to_owned(),
                     writer,
@@ -88,6 +93,7 @@ impl Log {
                     first_seq,
                     next_seq,
                     replayed_bytes,
+                    durable,
                 })
             }
             None => Self::begin(dir, writer, generations.last().map_or(1, |last| last + 1), next_seq),
@@ -102,6 +108,7 @@ impl Log {
         let groups = store.tree(GROUPS_TREE)?;
         store.tree(HEAD_TREE)?.put(FIRST_SEQ_KEY, &first_seq.to_be_bytes())?;
         store.sync()?;
+        let durable = Durable::open(&path)?;
         files::write_durably(&path.join(BEGUN_FILE), b"")?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -110,6 +117,7 @@ impl Log {
             store,
             groups,
             first_seq,
+            durable,
             next_seq: first_seq,
             replayed_bytes: 0,
         })
@@ -143,6 +151,7 @@ impl Log {
             seq += 1;
         }
         self.store.sync()?;
+        self.durable.note(seq)?;
         self.next_seq = seq;
         Ok(bytes_written)
     }
@@ -262,7 +271,9 @@ mod tests {
         let writer = Uuid::from_u128(7);
         let (mut log, _) = replayed(dir.path(), writer, 1).expect("opens");
         log.append(&[group(1), group(2)]).expect("appended");
-        log.next_seq = 2; // as if the write of group 2 had been refused after it reached the disk
+        // As if the write of group 2 had been refused after it reached the disk.
+        log.next_seq = 2;
+        log.durable.note(2).expect("noted");
         log.rotate().expect("rotated");
         log.append(&[group(9)]).expect("appended");
         drop(log);

@@ -316,3 +316,48 @@ fn a_block_that_can_no_longer_be_read_is_left_out_and_hinders_no_merge() {
     assert_eq!(db.maintain(NOW_MS).expect("maintained").partitions_merged, 1);
     assert_eq!(count(&db), 30);
 }
+
+/// A copy of a directory with everything in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("made");
+    for entry in std::fs::read_dir(from).expect("read") {
+        let path = entry.expect("read").path();
+        let to = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            std::fs::copy(&path, &to).expect("copied");
+        }
+    }
+}
+
+#[test]
+fn one_flipped_bit_anywhere_in_the_log_or_index_loses_nothing_in_silence() {
+    const FLIPS: usize = 30;
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = open(dir.path(), Options::default()).expect("opens");
+    for pod in 0..50 {
+        append(&db, pod, 4).expect("appended");
+        if pod == 20 {
+            db.seal().expect("sealed");
+        }
+    }
+    drop(db);
+    for part in ["log/0000000000000002/db", "index/db"] {
+        let whole = std::fs::read(dir.path().join(part)).expect("read");
+        let written = whole.iter().rposition(|b| *b != 0).expect("not empty");
+        let mut refused = 0;
+        for flip in 0..FLIPS {
+            let damaged = tempfile::tempdir().expect("a directory");
+            copy(dir.path(), damaged.path());
+            let mut bytes = whole.clone();
+            bytes[written * flip / (FLIPS - 1)] ^= 1 << (flip % 8);
+            std::fs::write(damaged.path().join(part), bytes).expect("written");
+            match open(damaged.path(), Options::default()) {
+                Ok(db) => assert_eq!(count(&db), 200, "{part}, flip {flip}: something is gone"),
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(refused > FLIPS / 2, "{part}: only {refused} of {FLIPS} flips were noticed");
+    }
+}

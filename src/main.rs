@@ -17,6 +17,7 @@ use lookback::store::embedded::EmbeddedStore;
 use lookback::store::opening::OpeningStore;
 use lookback::time::whole_ms;
 use lookback_storage::Options;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{IsTerminal, Write};
 use std::pin::pin;
 use std::process::ExitCode;
@@ -64,7 +65,17 @@ fn start_logs(args: &LogArgs) {
     }
 }
 
+/// Allows this process as many open files as the system lets it have: connections and blocks need them.
+fn raise_open_files_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    if let Err(error) = raised {
+        tracing::warn!(%error, current = limit.current, "the limit of open files can't be raised");
+    }
+}
+
 async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
+    raise_open_files_limit();
     // Before anything is opened, so that no signal is lost.
     let stop = stop_signals().context("signals can't be listened for")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);

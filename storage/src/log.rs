@@ -5,7 +5,8 @@
 //!
 //! invariant: groups carry contiguous sequence numbers. Where a generation ended in a failed write,
 //! the next one begins at the number that failed, and replay takes each number from the latest
-//! generation that can hold it; so a group that was refused is not resurrected.
+//! generation that can hold it; so a group that was refused is not resurrected, unless the process ends
+//! before anything is written again: then nobody can tell whether it was.
 
 mod durable;
 mod record;
@@ -66,19 +67,18 @@ impl Log {
                 opened.push((*generation, store, first_seq));
             }
         }
-        if let Some((_, store, first_seq)) = opened.first().filter(|(_, _, first)| *first > from_seq) {
-            let what = format!(
-                "groups {from_seq} to {} are missing: the index is older than the log",
-                first_seq - 1
-            );
-            return Err(Error::damaged(store.path(), what));
-        }
         let (mut next_seq, mut replayed_bytes) = (from_seq, 0);
         for at in 0..opened.len() {
             let end_seq = opened.get(at + 1).map_or(u64::MAX, |(_, _, first_seq)| *first_seq);
-            let (_, store, _) = &opened[at];
+            let (_, store, first_seq) = &opened[at];
+            if *first_seq > next_seq {
+                return Err(missing(store.path(), next_seq));
+            }
             replayed_bytes += replay_generation(store, writer, &mut next_seq, end_seq, &mut replay)?;
             Durable::open(store.path())?.check(next_seq)?;
+        }
+        if opened.is_empty() && from_seq > 1 {
+            return Err(missing(dir, from_seq));
         }
         match opened.pop() {
             Some((generation, store, first_seq)) => {
@@ -174,6 +174,15 @@ pub(crate) fn drop_older(dir: &Path, generation: u64) -> Result<()> {
         files::remove_dir_all(&generation_path(dir, older))?;
     }
     Ok(())
+}
+
+/// Acknowledged groups from `from_seq` on are neither in the log nor, by its checkpoint, in blocks.
+fn missing(path: &Path, from_seq: u64) -> Error {
+    let what = format!(
+        "the log does not go on at group {from_seq}: files of it are missing, or the index is older than \
+         the log; restore the data directory from a backup"
+    );
+    Error::damaged(path, what)
 }
 
 fn generation_path(dir: &Path, generation: u64) -> PathBuf {
@@ -279,6 +288,23 @@ mod tests {
         drop(log);
         let (_, groups) = replayed(dir.path(), writer, 1).expect("opens");
         assert_eq!(groups, [group(1), group(9)]);
+    }
+
+    #[test]
+    fn a_log_that_does_not_go_on_where_the_index_ends_is_an_error() {
+        let writer = Uuid::from_u128(7);
+        let dir = tempfile::tempdir().expect("a directory");
+        let error = replayed(dir.path(), writer, 5).map(drop).expect_err("refused");
+        assert!(error.to_string().contains("does not go on at group 5"), "{error}");
+
+        let (mut log, _) = replayed(dir.path(), writer, 1).expect("opens");
+        log.append(&[group(1), group(2)]).expect("appended");
+        log.rotate().expect("rotated");
+        log.append(&[group(3)]).expect("appended");
+        drop(log);
+        drop_older(dir.path(), 2).expect("dropped");
+        let error = replayed(dir.path(), writer, 2).map(drop).expect_err("refused");
+        assert!(error.to_string().contains("does not go on at group 2"), "{error}");
     }
 
     #[test]

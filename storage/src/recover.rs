@@ -29,16 +29,27 @@ pub(crate) fn restore(state: &State, loaded: Loaded) -> Result<HashSet<PathBuf>>
     for record in loaded.blocks {
         match Block::open(&state.dir, record.clone()) {
             Ok(block) => blocks.push(Arc::new(block)),
-            Err(error) => {
+            // Any other failure may pass, and must not look like a loss.
+            Err(error) if is_loss(&error) => {
                 state.counters.damaged_blocks.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(%error, "a damaged block is left out; its file stays until it expires");
                 state.quarantined.lock().push(record);
             }
+            Err(error) => return Err(error),
         }
     }
     state.set_blocks(blocks);
     restore_latest(state)?;
     Ok(known)
+}
+
+/// Whether a block that can't be opened is lost, for all that can be known.
+fn is_loss(error: &Error) -> bool {
+    match error {
+        Error::Damaged { .. } => true,
+        Error::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    }
 }
 
 /// Notes the newest sealed sample of each series.

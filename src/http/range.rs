@@ -9,6 +9,7 @@
 //! | 400 | `bad_data` | a parameter is missing, unknown, given twice or wrong; too many points a series |
 //! | 403 | `forbidden` | the credentials may not read, or not this namespace |
 //! | 404 | `not_found` | nothing has the metric's name |
+//! | 408 | `timeout` | the form did not come in within a minute |
 //! | 413 | `bad_data` | the form is larger than 64 KiB |
 //! | 422 | `execution` | it would read more samples than one read may: ask for less |
 //! | 503, 504 | `unavailable`, `timeout` | the store can't answer, or not in time |

@@ -1,5 +1,6 @@
 //! Request bodies, read whole within a bound, and decoded where that holds no other request up.
 
+use super::aside;
 use super::error::ApiError;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, Version, header};
@@ -17,7 +18,7 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a body may take to come in: a client that stalls must not hold what it has sent for ever.
 const READ_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// Bodies up to this size are decoded where they are; larger ones on a thread for slow work.
+/// Bodies up to this size are decoded where they are.
 pub const INLINE_BYTES_MAX: usize = 64 << 10;
 
 /// How much room is made at once for a body that states its length.
@@ -79,12 +80,8 @@ pub async fn decode<T: Send + 'static>(
     body: Bytes,
     work: impl FnOnce(&Bytes) -> T + Send + 'static,
 ) -> Result<T, ApiError> {
-    if body.len() <= INLINE_BYTES_MAX {
-        return Ok(work(&body));
-    }
-    tokio::task::spawn_blocking(move || work(&body))
-        .await
-        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+    let slow = body.len() > INLINE_BYTES_MAX;
+    aside(slow, move || work(&body)).await
 }
 
 /// What a message says of its body's length.

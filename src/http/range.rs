@@ -17,9 +17,9 @@
 mod matrix;
 mod parameters;
 
-use super::Api;
 use super::auth::Caller;
 use super::error::{ApiError, PrometheusError};
+use super::{Api, aside};
 use crate::app::App;
 use crate::query::range::{self, RangeError, RangeQuestion};
 use axum::Router;
@@ -27,6 +27,9 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+
+/// Answers of up to this many points, a millisecond's work, are written where they are.
+const INLINE_POINTS_MAX: usize = 10_000;
 
 /// The route of the range endpoint.
 pub fn routes() -> Router<App> {
@@ -57,7 +60,9 @@ async fn usage(
     }
     let context = app.context(&caller.scope);
     let answer = range::answer(app.store.as_ref(), &context, &app.settings, &question).await?;
-    let body = matrix::write(&question.namespace, &answer);
+    let points: usize = answer.series.iter().map(|series| series.samples.len()).sum();
+    let write = move || matrix::write(&question.namespace, &answer);
+    let body = aside(points > INLINE_POINTS_MAX, write).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 

@@ -1,12 +1,13 @@
 //! The seam between the APIs and whatever keeps the samples.
 //!
 //! Everything above this file (handlers, queries, adapters) sees only [`Store`]; behind it stands the
-//! embedded engine ([`embedded`]), and other engines can.
+//! embedded engine ([`embedded`]; while it is being opened: [`opening`]), and other engines can.
 //!
 //! invariant: a caller sees and changes only what its [`Scope`] allows. Each implementation enforces
 //! that itself, so that no handler can forget to.
 
 pub mod embedded;
+pub mod opening;
 
 use async_trait::async_trait;
 use lookback_storage::{Aggregation, Labels, Matcher, OutOfOrder, Sample, WriteBatch, WriteReport};

@@ -6,22 +6,21 @@
 
 mod common;
 
-use axum::body::Body;
 use axum::middleware::from_fn_with_state;
 use axum::{Json, Router};
-use common::tls::{Answer, ClientIdentity, Http, ServerUnderTest, TestCa, Tls};
-use hyper::{Request, StatusCode, Version};
+use common::process::{Server, free_port, wait_until};
+use common::tls::{Answer, Client, ClientIdentity, Http, SERVICE_NAME, ServerUnderTest, TestCa, Tls};
+use hyper::{StatusCode, Version};
 use lookback::clock::SystemClock;
 use lookback::http::auth::{Caller, SecureAuth, secure_auth};
 use lookback::http::identity::{FrontProxy, FrontProxySettings};
 use lookback::http::server::Limits;
+use lookback::kubernetes::certificates::ServingCertificate;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
-use tempfile::TempDir;
-use tower::ServiceExt;
 
 /// One captured request.
 #[derive(Debug, Deserialize)]
@@ -71,10 +70,9 @@ impl Row {
         headers.find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    async fn send(&self, server: &ServerUnderTest, ca: &TestCa) -> Answer {
+    async fn send(&self, client: &Client, ca: &TestCa) -> Answer {
         let identity: ClientIdentity = ca.client(&self.client_cert_cn);
-        let client =
-            server.client.identity(&identity).tls(Tls::V1_3).http(self.http()).server_name(&self.sni);
+        let client = client.identity(&identity).tls(Tls::V1_3).http(self.http()).server_name(&self.sni);
         let answer = client.send(&self.method, &self.path, &self.sent_headers()).await;
         let version = if self.http() == Http::V2 { Version::HTTP_2 } else { Version::HTTP_11 };
         assert_eq!(answer.version, version, "{self:?}");
@@ -96,15 +94,6 @@ const PUSHED: [(&str, &str); 6] = [
     ("/write-metrics/nodes/n1/node_metric", "\"1500m\""),
 ];
 
-/// Writes [`PUSHED`] through the routes of the plain port.
-async fn push(plain: &Router) {
-    for (path, body) in PUSHED {
-        let request = Request::post(path).body(Body::from(body)).unwrap();
-        let response = plain.clone().oneshot(request).await.unwrap();
-        assert!(response.status().is_success(), "{path}: {response:?}");
-    }
-}
-
 fn auth(dir: &Path, ca: &TestCa) -> SecureAuth {
     let ca_file = dir.join("requestheader-ca.crt");
     std::fs::write(&ca_file, ca.pem()).unwrap();
@@ -113,13 +102,45 @@ fn auth(dir: &Path, ca: &TestCa) -> SecureAuth {
     SecureAuth::new(Some(Arc::new(FrontProxy::new(&settings).unwrap())), None, Arc::new(SystemClock))
 }
 
-/// The server as users run it, with [`PUSHED`] written.
-async fn start_server(dir: &TempDir, ca: &TestCa) -> ServerUnderTest {
-    // Stands in for the assembled application: its plain routes (with `plain_auth`) and secure routes.
-    let (plain, secure) = (Router::new().fallback(async || "written"), Router::new().fallback(echo));
-    push(&plain).await;
-    let secure = secure.layer(from_fn_with_state(auth(dir.path(), ca), secure_auth));
-    ServerUnderTest::start(secure, dir.path(), Limits::default()).await
+/// The last segment of a path, without its query.
+fn metric_of(path: &str) -> &str {
+    path.split('?').next().and_then(|path| path.rsplit('/').next()).unwrap()
+}
+
+/// The built server with [`PUSHED`] written, and a client of its secure port. Its certificate is made
+/// for the name by which the aggregator calls.
+fn start_server(dir: &Path, ca: &TestCa) -> (Server, Client) {
+    let ca_file = dir.join("requestheader-ca.crt");
+    std::fs::write(&ca_file, ca.pem()).unwrap();
+    let now_ms = common::store::now_ms();
+    let certificate = ServingCertificate::self_made(dir, &[SERVICE_NAME.to_owned()], now_ms).unwrap();
+    let server = Server::start(
+        dir,
+        &[
+            "--bind-address=127.0.0.1",
+            &format!("--secure-port={}", free_port()),
+            "--requestheader-allowed-names=front-proxy-client",
+            "--requestheader-client-ca-file",
+            ca_file.to_str().unwrap(),
+        ],
+    );
+    for (path, body) in PUSHED {
+        let reply = server.post(path, body);
+        assert!(reply.is_success(), "{path}: {}", reply.text());
+    }
+    wait_until("discovery lists the metrics that were pushed", || {
+        let listed = server.get("/apis/custom.metrics.k8s.io/v1beta1").text();
+        PUSHED.iter().all(|(path, _)| listed.contains(metric_of(path)))
+    });
+    let client = Client {
+        address: server.secure_address.unwrap(),
+        server_certificate: certificate.chain()[0].clone(),
+        server_name: SERVICE_NAME.to_owned(),
+        identity: None,
+        tls: Tls::V1_3,
+        http: Http::V1,
+    };
+    (server, client)
 }
 
 async fn echo(caller: Caller) -> Json<Value> {
@@ -139,7 +160,7 @@ async fn every_captured_request_is_let_in_as_its_user() {
     let router = Router::new().fallback(echo).layer(from_fn_with_state(auth(dir.path(), &ca), secure_auth));
     let server = ServerUnderTest::start(router, dir.path(), Limits::default()).await;
     for row in Row::all() {
-        let answer = row.send(&server, &ca).await;
+        let answer = row.send(&server.client, &ca).await;
         assert_eq!(answer.status, StatusCode::OK, "{row:?} {answer:?}");
         let caller = answer.json();
         assert_eq!(caller["user"].as_str(), row.header("X-Remote-User"), "{row:?}");
@@ -156,15 +177,15 @@ async fn every_captured_request_is_let_in_as_its_user() {
     }
 }
 
-#[tokio::test]
-#[ignore = "needs the assembled application in start_server"]
+#[tokio::test(flavor = "multi_thread")]
 async fn every_captured_request_is_answered_by_the_contract() {
     let (dir, ca) = (tempfile::tempdir().unwrap(), TestCa::new("requestheader CA"));
-    let server = start_server(&dir, &ca).await;
+    let (server, client) = start_server(dir.path(), &ca);
     for row in Row::all() {
-        let answer = row.send(&server, &ca).await;
+        let answer = row.send(&client, &ca).await;
         Contract { row: &row, body: body(&answer), answer: &answer }.check();
     }
+    assert!(server.terminate().success());
 }
 
 /// The body, which a caller that accepts gzip may have got so.

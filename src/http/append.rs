@@ -22,6 +22,9 @@ pub async fn append(
     }
     let context = app.context(&caller.scope);
     let report = app.store.append(&context, batch, app.clock.now_ms(), OutOfOrder::Window).await?;
+    if report.series_created > 0 {
+        app.catalog.announce();
+    }
     let labels = ApiLabels { api };
     app.metrics.samples_appended.get_or_create(&labels).inc_by(report.accepted as u64);
     app.metrics.samples_duplicate.get_or_create(&labels).inc_by(report.duplicates as u64);

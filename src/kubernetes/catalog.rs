@@ -19,12 +19,16 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
-/// How often the store is asked whether its set of series has changed, and so how soon after a first
-/// write discovery lists it, at the least.
+/// How often the store is asked whether its set of series has changed in ways that nobody announced:
+/// series that expired, or that another server wrote.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// From one refresh to the next, at the least, however many new series are announced.
+const REFRESH_INTERVAL_MIN: Duration = Duration::from_millis(20);
 
 /// A reading is followed by a pause of this many times its length, so that a large store whose series
 /// come and go all the time is not read without end.
@@ -70,11 +74,18 @@ impl Snapshot {
 #[derive(Debug, Default)]
 pub struct Catalog {
     current: ArcSwap<Snapshot>,
+    /// Woken when there is something new to list.
+    announced: Notify,
     /// Whether it has been said that not everything is listed.
     said_capped: AtomicBool,
 }
 
 impl Catalog {
+    /// Says that new series have been written: they are to be listed soon. Never waits.
+    pub fn announce(&self) {
+        self.announced.notify_one();
+    }
+
     /// What is known now. Never waits.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -106,7 +117,8 @@ impl Catalog {
 }
 
 /// Keeps the app's catalog fresh until `shutdown`: reads the store again whenever its set of series
-/// has changed, at most every 200 ms and at most a fifth of the time. A failing store leaves what was known and is asked again.
+/// has changed, at once when that is announced, and at most a fifth of the time. A failing store leaves
+/// what was known and is asked again.
 pub fn spawn_refresher(app: App, shutdown: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(async move {
         tokio::select! {
@@ -132,7 +144,9 @@ async fn keep_fresh(app: &App) {
                 failing = true;
             }
         }
-        tokio::time::sleep(POLL_INTERVAL.max(begun.elapsed() * PAUSE_READINGS)).await;
+        tokio::time::sleep(REFRESH_INTERVAL_MIN.max(begun.elapsed() * PAUSE_READINGS)).await;
+        // Announced or not, it is time to look again.
+        let _ = tokio::time::timeout(POLL_INTERVAL, app.catalog.announced.notified()).await;
     }
 }
 

@@ -10,7 +10,7 @@ use crate::http::identity::{FrontProxy, FrontProxyError, FrontProxySettings};
 use crate::http::tls::{TlsError, TlsSettings};
 use crate::kubernetes::certificates::{CertificateError, ServingCertificate};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use thiserror::Error;
@@ -22,6 +22,17 @@ pub enum PrepareError {
     /// The plain port could be reached by anyone.
     #[error(transparent)]
     Open(#[from] OpenListener),
+    /// The secure port could be reached by others, and nobody could be let in.
+    #[error(
+        "--bind-address {address} can be reached from other machines, and nothing says who may call: give \
+         --requestheader-client-ca-file FILE with the CA of kube-apiserver's front proxy or \
+         --credentials-file FILE with tokens or passwords, stay on this machine with --bind-address 127.0.0.1, \
+         or turn the secure port off with --secure-port 0"
+    )]
+    OpenSecure {
+        /// Where.
+        address: IpAddr,
+    },
     /// The settings file is not usable.
     #[error(transparent)]
     Settings(#[from] SettingsError),
@@ -67,6 +78,7 @@ pub struct Prepared {
 /// When a file is missing or wrong, a port is taken, or the plain port would be open to anyone.
 pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared, PrepareError> {
     check_bind(args.listen, args.credentials_file.is_some())?;
+    check_secure_bind(args)?;
     let settings = args.app_settings()?;
     let credentials = args.credentials_file.as_deref().map(Credentials::read).transpose()?.map(Arc::new);
     let plain =
@@ -83,6 +95,16 @@ pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared
         None => None,
     };
     Ok(Prepared { settings, plain, secure, has_credentials })
+}
+
+/// A secure port on other addresses than loopback needs someone whom it could let in.
+fn check_secure_bind(args: &ServeArgs) -> Result<(), PrepareError> {
+    let address = args.bind_address;
+    let knows_callers = args.credentials_file.is_some() || args.secure.requestheader_client_ca_file.is_some();
+    if args.secure_listen().is_none() || knows_callers || address.to_canonical().is_loopback() {
+        return Ok(());
+    }
+    Err(PrepareError::OpenSecure { address })
 }
 
 async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, PrepareError> {

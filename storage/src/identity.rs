@@ -12,6 +12,23 @@ use std::path::Path;
 
 const META_FILE: &str = "meta";
 
+/// Refuses a directory of a later format by what its file says, before anything else of it is read: only
+/// that file is the same in every format.
+pub(crate) fn refuse_later_format(dir: &Path) -> Result<()> {
+    let Ok(said) = fs::read_to_string(dir.join(META_FILE)) else {
+        // Missing or unreadable: `check` says so, once the index is open.
+        return Ok(());
+    };
+    let Some((body, checksum)) = said.trim_end().rsplit_once(" crc32c ") else { return Ok(()) };
+    let found = body.strip_prefix("format ").and_then(|rest| rest.split(' ').next()?.parse().ok());
+    match found {
+        Some(found) if found > crate::FORMAT_VERSION && checksum_of(body) == checksum => {
+            Err(Error::NewerFormat { path: dir.to_owned(), found, known: crate::FORMAT_VERSION })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Checks that the directory belongs to the store of the index; notes it in a new one.
 pub(crate) fn check(dir: &Path, store: &StoreRecord) -> Result<()> {
     let path = dir.join(META_FILE);
@@ -34,5 +51,9 @@ pub(crate) fn check(dir: &Path, store: &StoreRecord) -> Result<()> {
 
 fn text(store: &StoreRecord) -> String {
     let body = format!("format {} uuid {} partition_ms {}", store.format, store.uuid, store.partition_ms);
-    format!("{body} crc32c {:08x}\n", crc32c::crc32c(body.as_bytes()))
+    format!("{body} crc32c {}\n", checksum_of(&body))
+}
+
+fn checksum_of(body: &str) -> String {
+    format!("{:08x}", crc32c::crc32c(body.as_bytes()))
 }

@@ -7,6 +7,7 @@
 //! the next one begins at the number that failed, and replay takes each number from the latest
 //! generation that can hold it; so a group that was refused is not resurrected.
 
+mod durable;
 mod record;
 
 pub(crate) use record::{Delete, Group, SeriesDefinition};
@@ -14,9 +15,13 @@ pub(crate) use record::{Delete, Group, SeriesDefinition};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::keyvalue::{KeyValue, Tree};
+use durable::Durable;
 use std::fs;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
+
+/// The directory of all generations below the data directory.
+pub(crate) const LOG_DIR: &str = "log";
 
 const GROUPS_TREE: &str = "groups";
 const HEAD_TREE: &str = "head";
@@ -32,9 +37,12 @@ pub(crate) struct Log {
     generation: u64,
     store: KeyValue,
     groups: Tree,
+    /// The number of the first group that this generation may hold.
+    first_seq: u64,
+    durable: Durable,
     next_seq: u64,
-    /// Bytes of groups written since the last seal.
-    written_bytes: u64,
+    /// Bytes of the groups that were replayed.
+    replayed_bytes: u64,
 }
 
 impl Log {
@@ -65,16 +73,28 @@ impl Log {
             );
             return Err(Error::damaged(store.path(), what));
         }
-        let (mut next_seq, mut written_bytes) = (from_seq, 0);
+        let (mut next_seq, mut replayed_bytes) = (from_seq, 0);
         for at in 0..opened.len() {
             let end_seq = opened.get(at + 1).map_or(u64::MAX, |(_, _, first_seq)| *first_seq);
             let (_, store, _) = &opened[at];
-            written_bytes += replay_generation(store, writer, &mut next_seq, end_seq, &mut replay)?;
+            replayed_bytes += replay_generation(store, writer, &mut next_seq, end_seq, &mut replay)?;
+            Durable::open(store.path())?.check(next_seq)?;
         }
         match opened.pop() {
-            Some((generation, store, _)) => {
+            Some((generation, store, first_seq)) => {
                 let groups = store.tree(GROUPS_TREE)?;
-                Ok(Self { dir: dir.to_owned(), writer, generation, store, groups, next_seq, written_bytes })
+                let durable = Durable::open(store.path())?;
+                Ok(Self {
+                    dir: dir.to_owned(),
+                    writer,
+                    generation,
+                    store,
+                    groups,
+                    first_seq,
+                    next_seq,
+                    replayed_bytes,
+                    durable,
+                })
             }
             None => Self::begin(dir, writer, generations.last().map_or(1, |last| last + 1), next_seq),
         }
@@ -88,6 +108,7 @@ impl Log {
         let groups = store.tree(GROUPS_TREE)?;
         store.tree(HEAD_TREE)?.put(FIRST_SEQ_KEY, &first_seq.to_be_bytes())?;
         store.sync()?;
+        let durable = Durable::open(&path)?;
         files::write_durably(&path.join(BEGUN_FILE), b"")?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -95,8 +116,10 @@ impl Log {
             generation,
             store,
             groups,
+            first_seq,
+            durable,
             next_seq: first_seq,
-            written_bytes: 0,
+            replayed_bytes: 0,
         })
     }
 
@@ -105,14 +128,20 @@ impl Log {
         self.next_seq
     }
 
-    /// Bytes of groups written since the last seal.
-    pub(crate) fn written_bytes(&self) -> u64 {
-        self.written_bytes
+    /// Whether the generation that is being written has no group yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.next_seq == self.first_seq
+    }
+
+    /// Bytes of the groups that were replayed when the log was opened.
+    pub(crate) fn replayed_bytes(&self) -> u64 {
+        self.replayed_bytes
     }
 
     /// Appends groups, durably: when this returns `Ok`, they survive a power cut. After an error none
     /// of them is in the log, and nothing more may be appended before [`rotate`](Self::rotate).
-    pub(crate) fn append(&mut self, groups: &[Group]) -> Result<()> {
+    /// Answers how many bytes they take.
+    pub(crate) fn append(&mut self, groups: &[Group]) -> Result<u64> {
         let mut seq = self.next_seq;
         let mut bytes_written = 0;
         for group in groups {
@@ -122,9 +151,9 @@ impl Log {
             seq += 1;
         }
         self.store.sync()?;
+        self.durable.note(seq)?;
         self.next_seq = seq;
-        self.written_bytes += bytes_written;
-        Ok(())
+        Ok(bytes_written)
     }
 
     /// Goes on in a new generation; the older ones stay until [`drop_older`](Self::drop_older).
@@ -242,7 +271,9 @@ mod tests {
         let writer = Uuid::from_u128(7);
         let (mut log, _) = replayed(dir.path(), writer, 1).expect("opens");
         log.append(&[group(1), group(2)]).expect("appended");
-        log.next_seq = 2; // as if the write of group 2 had been refused after it reached the disk
+        // As if the write of group 2 had been refused after it reached the disk.
+        log.next_seq = 2;
+        log.durable.note(2).expect("noted");
         log.rotate().expect("rotated");
         log.append(&[group(9)]).expect("appended");
         drop(log);

@@ -23,6 +23,12 @@ impl BlockWriter {
     pub(crate) fn create(data_dir: &Path, record: BlockRecord) -> Result<Self> {
         files::create_dir_all(&record.partition_dir(data_dir))?;
         let path = record.path(data_dir);
+        if path.exists() {
+            return Err(Error::damaged(
+                &path,
+                "a block of this number is there already, and blocks stay as they are",
+            ));
+        }
         let temporary_path = path.with_extension("tmp");
         let file = File::create(&temporary_path).map_err(Error::io("create", &temporary_path))?;
         let mut header = Vec::with_capacity(HEADER_BYTES);

@@ -16,7 +16,25 @@ pub mod server;
 pub mod tls;
 pub mod write_metrics;
 
+use axum::http::StatusCode;
 use axum::response::Response;
+use error::ApiError;
+use tokio::task::JoinError;
+
+/// Does work that may be slow off the threads that serve other requests.
+///
+/// # Errors
+/// 500 when the work panics.
+async fn aside<T: Send + 'static>(
+    slow: bool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    if !slow {
+        return Ok(work());
+    }
+    let broke = |error: JoinError| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    tokio::task::spawn_blocking(work).await.map_err(broke)
+}
 
 /// Which API answered: a response extension, for the request log and the request metrics.
 #[derive(Clone, Copy)]

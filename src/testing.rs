@@ -128,8 +128,8 @@ impl TestApp {
         all.iter().flat_map(told).collect()
     }
 
-    /// How many writes have been made durable, each by itself where one waited for the other.
-    pub(crate) fn commits(&self) -> u64 {
+    /// How many groups the log has: a small write that waited for the one before it has one of its own.
+    pub(crate) fn log_groups(&self) -> u64 {
         self.store.real.engine().stats().groups_committed
     }
 

@@ -1,5 +1,6 @@
 //! Request bodies, read whole within a bound, and decoded where that holds no other request up.
 
+use super::aside;
 use super::error::ApiError;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, Version, header};
@@ -14,17 +15,36 @@ const DRAIN_BYTES_MAX: usize = 256 << 20;
 /// How long it is read.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Bodies up to this size are decoded where they are; larger ones on a thread for slow work.
+/// How long a body may take to come in: a client that stalls must not hold what it has sent for ever.
+const READ_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Bodies up to this size are decoded where they are.
 pub const INLINE_BYTES_MAX: usize = 64 << 10;
 
 /// How much room is made at once for a body that states its length.
 const RESERVE_BYTES_MAX: usize = 1 << 20;
 
-/// Reads a body of at most `bytes_max` bytes.
+/// Reads a body of at most `bytes_max` bytes, within a minute.
 ///
 /// # Errors
-/// 413 when it is larger, 400 when the client stops within it.
+/// 413 when it is larger, 400 when the client stops within it, 408 when it takes too long.
 pub async fn read(request: Request<Body>, bytes_max: usize) -> Result<Bytes, ApiError> {
+    read_within(READ_TIME_MAX, request, bytes_max).await
+}
+
+async fn read_within(
+    time_max: Duration,
+    request: Request<Body>,
+    bytes_max: usize,
+) -> Result<Bytes, ApiError> {
+    let late = |_| {
+        let message = format!("the body did not come in within {time_max:?}: send it in parts");
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, message)
+    };
+    tokio::time::timeout(time_max, read_all(request, bytes_max)).await.map_err(late)?
+}
+
+async fn read_all(request: Request<Body>, bytes_max: usize) -> Result<Bytes, ApiError> {
     let (parts, mut body) = request.into_parts();
     let stated = content_length(&parts.headers);
     if stated.is_some_and(|bytes| bytes > bytes_max as u64) {
@@ -60,12 +80,8 @@ pub async fn decode<T: Send + 'static>(
     body: Bytes,
     work: impl FnOnce(&Bytes) -> T + Send + 'static,
 ) -> Result<T, ApiError> {
-    if body.len() <= INLINE_BYTES_MAX {
-        return Ok(work(&body));
-    }
-    tokio::task::spawn_blocking(move || work(&body))
-        .await
-        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+    let slow = body.len() > INLINE_BYTES_MAX;
+    aside(slow, move || work(&body)).await
 }
 
 /// What a message says of its body's length.
@@ -138,6 +154,14 @@ mod tests {
         chunks.extend(b"\r\n0\r\n\r\n");
         let answer = exchange(address, head, chunks).await;
         assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_stalls_is_not_waited_for() {
+        let stalled = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+        let request = Request::new(Body::from_stream(stalled));
+        let error = read_within(Duration::from_millis(10), request, 1_000).await.expect_err("refused");
+        assert_eq!((error.code.as_u16(), error.kubernetes_reason()), (408, "Timeout"));
     }
 
     #[tokio::test]

@@ -48,10 +48,12 @@ impl ApiError {
             StatusCode::NOT_FOUND => "NotFound",
             StatusCode::METHOD_NOT_ALLOWED => "MethodNotAllowed",
             StatusCode::PAYLOAD_TOO_LARGE => "RequestEntityTooLarge",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => "UnsupportedMediaType",
+            StatusCode::UNPROCESSABLE_ENTITY => "Invalid",
             StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
             StatusCode::NOT_IMPLEMENTED => "NotImplemented",
             StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
-            StatusCode::GATEWAY_TIMEOUT => "Timeout",
+            StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => "Timeout",
             StatusCode::INSUFFICIENT_STORAGE => "InsufficientStorage",
             _ => "InternalError",
         }
@@ -61,14 +63,15 @@ impl ApiError {
     #[must_use]
     pub fn prometheus_error_type(&self) -> &'static str {
         match self.code {
-            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::METHOD_NOT_ALLOWED => {
-                "bad_data"
-            }
+            StatusCode::BAD_REQUEST
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::UNSUPPORTED_MEDIA_TYPE => "bad_data",
             StatusCode::UNAUTHORIZED => "unauthorized",
             StatusCode::FORBIDDEN => "forbidden",
             StatusCode::NOT_FOUND => "not_found",
             StatusCode::UNPROCESSABLE_ENTITY => "execution",
-            StatusCode::GATEWAY_TIMEOUT => "timeout",
+            StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => "timeout",
             StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::INSUFFICIENT_STORAGE
             | StatusCode::TOO_MANY_REQUESTS => "unavailable",

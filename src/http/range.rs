@@ -9,6 +9,7 @@
 //! | 400 | `bad_data` | a parameter is missing, unknown, given twice or wrong; too many points a series |
 //! | 403 | `forbidden` | the credentials may not read, or not this namespace |
 //! | 404 | `not_found` | nothing has the metric's name |
+//! | 408 | `timeout` | the form did not come in within a minute |
 //! | 413 | `bad_data` | the form is larger than 64 KiB |
 //! | 422 | `execution` | it would read more samples than one read may: ask for less |
 //! | 503, 504 | `unavailable`, `timeout` | the store can't answer, or not in time |
@@ -16,9 +17,9 @@
 mod matrix;
 mod parameters;
 
-use super::Api;
 use super::auth::Caller;
 use super::error::{ApiError, PrometheusError};
+use super::{Api, aside};
 use crate::app::App;
 use crate::query::range::{self, RangeError, RangeQuestion};
 use axum::Router;
@@ -26,6 +27,9 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+
+/// Answers of up to this many points, a millisecond's work, are written where they are.
+const INLINE_POINTS_MAX: usize = 10_000;
 
 /// The route of the range endpoint.
 pub fn routes() -> Router<App> {
@@ -56,7 +60,9 @@ async fn usage(
     }
     let context = app.context(&caller.scope);
     let answer = range::answer(app.store.as_ref(), &context, &app.settings, &question).await?;
-    let body = matrix::write(&question.namespace, &answer);
+    let points: usize = answer.series.iter().map(|series| series.samples.len()).sum();
+    let write = move || matrix::write(&question.namespace, &answer);
+    let body = aside(points > INLINE_POINTS_MAX, write).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 

@@ -74,7 +74,7 @@ async fn append_one(
     if let Some((_, reject)) = report.rejected.first() {
         return Err(ApiError::bad_request(reject.to_string()).into());
     }
-    remember(app, info, &object.resource, object.is_namespaced()).await;
+    remember(app, info, [(&object.resource, object.is_namespaced())]).await;
     Ok(StatusCode::OK)
 }
 
@@ -109,9 +109,8 @@ async fn append_many(
     }
     let batch = std::mem::take(&mut parsed.batch);
     let report = append(app, caller, API_MANY.0, batch).await?;
-    for ((_, namespaced), resource) in &parsed.custom_resources {
-        remember(app, info, resource, *namespaced).await;
-    }
+    let described = parsed.custom_resources.iter().map(|((_, namespaced), resource)| (resource, *namespaced));
+    remember(app, info, described).await;
     let answer = parsed.answer(report.accepted, report.duplicates, &report.rejected);
     let code = match (answer.accepted + answer.duplicates, answer.rejected_count) {
         (_, 0) => StatusCode::OK,
@@ -131,19 +130,29 @@ impl From<BatchError> for ApiError {
     }
 }
 
-/// Appends the info series of a custom resource when it is due. A failure does not concern the
-/// caller, whose values are durable: the next push tries again.
-async fn remember(app: &App, info: &ResourceInfo, resource: &Resource, namespaced: bool) {
+/// Appends the info series of those custom resources for which it is due, all at once. A failure does
+/// not concern the caller, whose values are durable: the next push tries again.
+async fn remember(
+    app: &App,
+    info: &ResourceInfo,
+    described: impl IntoIterator<Item = (&Resource, bool)> + Send,
+) {
     let now_ms = app.clock.now_ms();
-    let Some(labels) = info.due(resource, namespaced, now_ms) else { return };
     let mut batch = WriteBatch::default();
-    batch.push(labels.clone(), None, 1.0);
-    // The series is in nobody's namespace, so the caller's scope does not hold it.
+    for (resource, namespaced) in described {
+        if let Some(labels) = info.due(resource, namespaced, now_ms) {
+            batch.push(labels, None, 1.0);
+        }
+    }
+    if batch.samples.is_empty() {
+        return;
+    }
+    let due = batch.series.clone();
+    // The series are in nobody's namespace, so the caller's scope does not hold them.
     match app.store.append(&app.context(&Scope::All), batch, now_ms, OutOfOrder::Window).await {
-        Ok(_) => info.appended(labels, now_ms),
+        Ok(_) => due.into_iter().for_each(|labels| info.appended(labels, now_ms)),
         Err(error) => {
-            let resource = resource.group_resource();
-            tracing::warn!(%resource, %error, "could not note a custom resource for discovery");
+            tracing::warn!(resources = due.len(), %error, "could not note custom resources for discovery");
         }
     }
 }
@@ -356,7 +365,7 @@ mod tests {
             .map(|r| (r["line"].as_u64().expect("a line"), r["reason"].as_str().expect("a reason")))
             .collect();
         assert_eq!(places, [(1, "bad_quantity"), (4, "beyond_retention"), (5, "bad_json")]);
-        assert_eq!(server.commits(), 2, "one append a batch");
+        assert_eq!(server.log_groups(), 2, "one append a batch");
         let answer = server.post("/write-metrics/", "junk").await;
         assert_eq!((answer.code, &answer.json()["rejected_count"]), (StatusCode::BAD_REQUEST, &1.into()));
         for body in ["", "[1", "[] junk"] {
@@ -372,6 +381,17 @@ mod tests {
         let answer =
             server.post("/write-metrics", format!("[{entry}{}]", format!(",{entry}").repeat(1_999))).await;
         assert_eq!((answer.code, &answer.json()["accepted"]), (StatusCode::OK, &2_000.into()));
+    }
+
+    #[tokio::test]
+    async fn all_custom_resources_of_a_batch_are_noted_at_once() {
+        let server = TestApp::serving(routes());
+        let entry = |i| format!(r#"{{"resource":"w{i}.example.com","name":"w","metric":"m","value":1}}"#);
+        let body = (0..1_000).map(entry).collect::<Vec<_>>().join("\n");
+        assert_eq!(server.post("/write-metrics", body).await.code, 200);
+        let all = server.everything();
+        assert_eq!(all.iter().filter(|(s, ..)| s.starts_with("lookback_resource_info")).count(), 1_000);
+        assert!(server.log_groups() < 100, "{} groups for 1,000 resources", server.log_groups());
     }
 
     #[tokio::test]

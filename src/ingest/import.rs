@@ -351,7 +351,7 @@ mod tests {
         assert_eq!((summary.accepted, summary.duplicates, summary.series), (50_000, 0, 2));
         let all = server.everything();
         assert_eq!((all.len(), all[0].0.as_str()), (50_000, r#"m_a{host="h 1"}"#));
-        assert!(server.commits() >= 50_000 / BATCH_SAMPLES_MAX as u64);
+        assert!(server.log_groups() >= 50_000 / BATCH_SAMPLES_MAX as u64);
         let summary = run(&server, &line, text.into_bytes()).await.expect("imported");
         assert_eq!((summary.accepted, summary.duplicates), (0, 50_000));
         assert!(summary.to_string().contains("50,000 already there"), "{summary}");

@@ -21,6 +21,9 @@ use tokio_util::sync::CancellationToken;
 /// How often the engine is told to do its background work.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// The series of up to so many label sets are looked up where they are: a millisecond's work.
+const INLINE_SERIES_MAX: usize = 5_000;
+
 /// The store that keeps its data in a directory of this machine. A cheap clone.
 #[derive(Clone)]
 pub struct EmbeddedStore {
@@ -137,9 +140,15 @@ impl Store for EmbeddedStore {
             // The caller may have gone: what was written stays written.
             let _ = sender.send(report);
         };
-        self.db
-            .append(batch, now_ms, out_of_order, done)
-            .map_err(|error| into_store_error(error, context.timeout))?;
+        let (db, slow) = (self.db.clone(), batch.series.len() > INLINE_SERIES_MAX);
+        let hand_over = move || db.append(batch, now_ms, out_of_order, done);
+        let handed = if slow {
+            let handed = tokio::task::spawn_blocking(hand_over).await;
+            handed.map_err(|error| StoreError::Internal(error.to_string()))?
+        } else {
+            hand_over()
+        };
+        handed.map_err(|error| into_store_error(error, context.timeout))?;
         match tokio::time::timeout(context.timeout, report).await {
             Ok(Ok(report)) => report.map_err(|error| into_store_error(error, context.timeout)),
             Ok(Err(_)) => {

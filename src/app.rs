@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::kubernetes::catalog::Catalog;
-use crate::store::{Context, Scope, Store};
+use crate::store::{Context, Scope, Store, StoreError, StoreStats};
 use crate::telemetry::Metrics;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub struct Settings {
     pub store_timeout: Duration,
     /// Most points a series in one range answer.
     pub points_max: usize,
-    /// Most samples that one query may read.
+    /// Most samples that one read of the store may take. A range question reads each of its sources.
     pub samples_max: usize,
     /// Largest request body, in bytes, as sent.
     pub body_bytes_max: usize,
@@ -101,6 +101,16 @@ impl App {
     #[must_use]
     pub fn context(&self, scope: &Scope) -> Context {
         Context { scope: scope.clone(), timeout: self.settings.store_timeout }
+    }
+
+    /// What the store holds, within the time that a call of it may take.
+    ///
+    /// # Errors
+    /// The store's, or that it took too long.
+    pub async fn store_stats(&self) -> Result<StoreStats, StoreError> {
+        let timeout = self.settings.store_timeout;
+        let answer = tokio::time::timeout(timeout, self.store.stats()).await;
+        answer.unwrap_or(Err(StoreError::DeadlineExceeded(timeout)))
     }
 }
 

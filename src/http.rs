@@ -7,8 +7,6 @@ pub mod connection;
 pub mod credentials;
 pub mod custom_metrics;
 pub mod error;
-#[cfg(test)]
-pub(crate) mod harness;
 pub mod health;
 pub mod identity;
 pub mod observe;
@@ -18,6 +16,16 @@ pub mod server;
 pub mod tls;
 pub mod write_metrics;
 
+use axum::response::Response;
+
 /// Which API answered: a response extension, for the request log and the request metrics.
 #[derive(Clone, Copy)]
 pub struct Api(pub &'static str);
+
+impl Api {
+    /// The response, marked as this API's.
+    fn answered(self, mut response: Response) -> Response {
+        response.extensions_mut().insert(self);
+        response
+    }
+}

@@ -13,8 +13,6 @@ pub mod csv;
 pub mod file;
 pub mod import;
 pub mod json;
-#[cfg(test)]
-pub(crate) mod memory_store;
 pub mod openmetrics;
 pub mod params;
 pub mod path;

@@ -8,5 +8,3 @@ pub mod quantity;
 pub mod request_attributes;
 pub mod resources;
 pub mod selector;
-#[cfg(test)]
-pub(crate) mod test_store;

@@ -10,4 +10,7 @@ pub mod query;
 pub mod serve;
 pub mod store;
 pub mod telemetry;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod text;
 pub mod time;

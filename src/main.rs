@@ -14,11 +14,13 @@ use lookback::serve::banner::Banner;
 use lookback::serve::prepare::{Prepared, prepare};
 use lookback::serve::serve;
 use lookback::store::embedded::EmbeddedStore;
+use lookback::store::opening::OpeningStore;
+use lookback::time::whole_ms;
 use lookback_storage::Options;
 use std::io::{IsTerminal, Write};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -45,7 +47,10 @@ fn run(log: &LogArgs, command: impl Future<Output = anyhow::Result<()>>) -> anyh
         .enable_all()
         .build()
         .context("the threads of the server can't be started")?;
-    runtime.block_on(command)
+    let done = runtime.block_on(command);
+    // A store that is still being opened is not waited for.
+    runtime.shutdown_background();
+    done
 }
 
 fn start_logs(args: &LogArgs) {
@@ -72,18 +77,36 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
     }
     .to_string();
 
-    let store = Opened::open(&args.store, clock.clone()).await?;
-    // A closed stdout is no reason not to serve.
-    let _ = std::io::stdout().write_all(banner.as_bytes());
+    let opening = Arc::new(OpeningStore::default());
     let app = App::new(Parts {
-        store: Arc::new(store.store.clone()),
-        clock,
+        store: opening.clone(),
+        clock: clock.clone(),
         settings,
         metrics: Arc::default(),
         catalog: Arc::default(),
     });
-    serve(app, plain, secure, Limits::default(), stopped(stop)).await;
-    store.close().await?;
+    let shutdown = CancellationToken::new();
+    let serving = serve(app, plain, secure, Limits::default(), shutdown.clone().cancelled_owned());
+    let working = async {
+        // However this ends, the server is to end with it.
+        let _stop_serving = shutdown.drop_guard();
+        let mut stop = pin!(stopped(stop));
+        let store = tokio::select! {
+            store = Opened::open(&args.store, clock) => store?,
+            // What is being replayed is as durable as before.
+            () = &mut stop => return anyhow::Ok(None),
+        };
+        opening.opened(Arc::new(store.store.clone()));
+        drop(opening);
+        // A closed stdout is no reason not to serve.
+        let _ = std::io::stdout().write_all(banner.as_bytes());
+        stop.await;
+        Ok(Some(store))
+    };
+    let ((), store) = tokio::join!(serving, working);
+    if let Some(store) = store? {
+        store.close().await?;
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -110,7 +133,6 @@ struct Opened {
 impl Opened {
     /// Opens the store in the data directory; replays its log.
     async fn open(args: &StoreArgs, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
-        let whole_ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         let options = Options {
             retention_ms: match args.retention {
                 Retention::AtLeast(retention) => Some(whole_ms(retention)),

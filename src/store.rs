@@ -1,12 +1,13 @@
 //! The seam between the APIs and whatever keeps the samples.
 //!
 //! Everything above this file (handlers, queries, adapters) sees only [`Store`]; behind it stands the
-//! embedded engine ([`embedded`]), and other engines can.
+//! embedded engine ([`embedded`]; while it is being opened: [`opening`]), and other engines can.
 //!
 //! invariant: a caller sees and changes only what its [`Scope`] allows. Each implementation enforces
 //! that itself, so that no handler can forget to.
 
 pub mod embedded;
+pub mod opening;
 
 use async_trait::async_trait;
 use lookback_storage::{Aggregation, Labels, Matcher, OutOfOrder, Sample, WriteBatch, WriteReport};
@@ -77,6 +78,8 @@ pub struct RangeRequest {
     pub aggregation: Aggregation,
     /// Read the samples as a counter: aggregate its rate a second.
     pub counter: bool,
+    /// Most samples that may be read; more is [`StoreError::TooLarge`].
+    pub samples_max: usize,
 }
 
 /// Which label names or values are asked for.

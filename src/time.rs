@@ -3,6 +3,8 @@
 //! Numbers are read as decimals, never through a float, so that `1795337086.3` is exactly
 //! `1795337086300` ms. Parts of a millisecond are rounded, halves away from zero.
 
+use crate::text::start_of;
+use std::time::Duration;
 use thiserror::Error;
 
 /// What a bare number means where a time is expected.
@@ -93,6 +95,12 @@ const UNITS: [(&str, i64); 7] = [
     ("s", SECOND_MS),
     ("ms", 1),
 ];
+
+/// Whole milliseconds of a duration.
+#[must_use]
+pub fn whole_ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
 
 /// A time in Unix milliseconds, of RFC 3339 or a number in `unit`.
 ///
@@ -284,11 +292,6 @@ fn round_div(number: i128, by: i128) -> Option<i128> {
     let half = by.checked_div(2)?;
     let shifted = if number < 0 { number.checked_sub(half)? } else { number.checked_add(half)? };
     shifted.checked_div(by)
-}
-
-/// The beginning of a text, short enough for an error message.
-fn start_of(text: &str) -> String {
-    text.chars().take(64).collect()
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ fn bodies_of_64_mb_are_refused_and_the_next_request_is_answered() {
     let reply = client.send_raw(&chunked("/api/v1/write", headers, 64 * MIB)).unwrap();
     prometheus(&reply, 413, "bad_data", said);
     let form = client.send("POST", "/api/v1/metrics", &[], &body[..MIB]).unwrap();
-    prometheus(&form, 413, "bad_data", "larger than 65536 bytes");
+    prometheus(&form, 413, "bad_data", "larger than the 65536 bytes allowed");
     harness.finish();
 }
 

@@ -34,6 +34,7 @@ behaviours!(
     a_scope_bounds_every_call,
     a_delete_removes_a_span_of_what_was_written_before,
     a_selection_larger_than_the_limit_is_refused,
+    a_range_that_would_read_more_than_the_limit_is_refused,
     concurrent_writers_lose_nothing,
     statistics_tell_what_is_held,
 );

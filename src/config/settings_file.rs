@@ -10,7 +10,7 @@
 //! freshness: 5m           # samples older than this are not served as a latest value
 //! store_timeout: 30s      # how long one call of the store may take
 //! points_max: 50000       # points a series in one range answer
-//! samples_max: 50000000   # samples that one query may read
+//! samples_max: 50000000   # samples that one read of the store may take
 //! body_bytes_max: 33554432        # request body, as sent
 //! decoded_bytes_max: 134217728    # request body, decompressed
 //! discovery_max: 2000     # resource/metric entries in discovery

@@ -1,25 +1,11 @@
 //! An append on behalf of a caller, counted.
 
 use super::auth::Caller;
-use super::error::ApiError;
 use crate::app::App;
 use crate::ingest::refusals::Refusals;
 use crate::store::StoreError;
 use crate::telemetry::{ApiLabels, ReasonLabels};
-use axum::http::StatusCode;
 use lookback_storage::{OutOfOrder, WriteBatch, WriteReport};
-
-/// Refuses callers who may not write.
-///
-/// # Errors
-/// 403.
-pub fn require_write(caller: &Caller) -> Result<(), ApiError> {
-    if caller.write {
-        return Ok(());
-    }
-    let message = format!("user {:?} may not write", caller.user);
-    Err(ApiError::new(StatusCode::FORBIDDEN, message))
-}
 
 /// Appends and counts; answers once all that was accepted is durable.
 ///
@@ -36,6 +22,9 @@ pub async fn append(
     }
     let context = app.context(&caller.scope);
     let report = app.store.append(&context, batch, app.clock.now_ms(), OutOfOrder::Window).await?;
+    if report.series_created > 0 {
+        app.catalog.announce();
+    }
     let labels = ApiLabels { api };
     app.metrics.samples_appended.get_or_create(&labels).inc_by(report.accepted as u64);
     app.metrics.samples_duplicate.get_or_create(&labels).inc_by(report.duplicates as u64);

@@ -41,6 +41,27 @@ impl Caller {
         Self { user: "local".to_owned(), groups: Vec::new(), scope: Scope::All, read: true, write: true }
     }
 
+    /// Refuses callers who may not read.
+    ///
+    /// # Errors
+    /// 403.
+    pub fn require_read(&self) -> Result<(), ApiError> {
+        self.require(self.read, "read")
+    }
+
+    /// Refuses callers who may not write.
+    ///
+    /// # Errors
+    /// 403.
+    pub fn require_write(&self) -> Result<(), ApiError> {
+        self.require(self.write, "write")
+    }
+
+    fn require(&self, allowed: bool, verb: &str) -> Result<(), ApiError> {
+        let message = || format!("user {:?} may not {verb}", self.user);
+        if allowed { Ok(()) } else { Err(ApiError::new(StatusCode::FORBIDDEN, message())) }
+    }
+
     /// Until delegated authorisation exists, a user of a verified front proxy may read everything:
     /// kube-apiserver authorised the request before it passed it on.
     fn behind_front_proxy(identity: &Identity) -> Self {

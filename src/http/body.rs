@@ -68,7 +68,8 @@ pub async fn decode<T: Send + 'static>(
         .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
-fn content_length(headers: &HeaderMap) -> Option<u64> {
+/// What a message says of its body's length.
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 

@@ -5,20 +5,19 @@
 //! protobuf first and is content with it.
 
 pub mod answer;
-mod forbidden;
 pub mod path;
 mod values;
 
-use self::forbidden::forbidden;
 use self::path::{Question, Values, no_such_route, parse_path};
 use super::Api;
 use super::auth::Caller;
 use super::error::ApiError;
 use crate::app::App;
 use crate::kubernetes::discovery::{group, group_list, resource_list, version_info};
+use crate::kubernetes::request_attributes::RequestAttributes;
 use crate::kubernetes::selector;
 use axum::extract::{Query, State};
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
@@ -91,6 +90,11 @@ async fn latest_values(app: &App, caller: &Caller, uri: &Uri, asked: &Values) ->
     Ok(Json(answer).into_response())
 }
 
+/// 403: this user may not get this path.
+fn forbidden(path: &str, user: &str) -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, RequestAttributes::of("GET", path).forbidden(user))
+}
+
 async fn version(caller: Caller, uri: Uri) -> Response {
     let allowed = if caller.read { Ok(()) } else { Err(forbidden(uri.path(), &caller.user)) };
     respond("discovery", allowed.map(|()| Json(version_info()).into_response()))
@@ -102,19 +106,15 @@ async fn no_openapi(_: Caller) -> Response {
 }
 
 async fn method_not_allowed() -> Response {
-    let mut error = ApiError::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "the server does not allow this method on the requested resource",
-    );
-    error.headers.push((header::ALLOW, HeaderValue::from_static("GET, HEAD")));
-    respond("custom_metrics", Err(error))
+    let message = "the server does not allow this method on the requested resource";
+    respond("custom_metrics", Err(ApiError::method_not_allowed(message, "GET, HEAD")))
 }
 
 fn respond(api: &'static str, answer: Result<Response, ApiError>) -> Response {
-    let mut response = answer.unwrap_or_else(ApiError::into_status);
-    response.extensions_mut().insert(Api(api));
-    response
+    Api(api).answered(answer.unwrap_or_else(ApiError::into_status))
 }
 
+#[cfg(test)]
+mod discovery_tests;
 #[cfg(test)]
 mod tests;

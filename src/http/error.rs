@@ -12,7 +12,7 @@ pub struct ApiError {
     pub code: StatusCode,
     /// What is wrong and what to do, for people.
     pub message: String,
-    /// For `WWW-Authenticate` or `Retry-After`.
+    /// For `WWW-Authenticate`, `Retry-After` or `Allow`.
     pub headers: Vec<(header::HeaderName, HeaderValue)>,
 }
 
@@ -30,6 +30,12 @@ impl ApiError {
     /// 404: there is no such thing.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    /// 405: only the `allowed` methods are, as in `Allow`.
+    pub fn method_not_allowed(message: impl Into<String>, allowed: &'static str) -> Self {
+        let allow = (header::ALLOW, HeaderValue::from_static(allowed));
+        Self { headers: vec![allow], ..Self::new(StatusCode::METHOD_NOT_ALLOWED, message) }
     }
 
     /// Kubernetes' word for this status code.

@@ -15,7 +15,6 @@ use super::Api;
 use super::auth::Caller;
 use super::error::ApiError;
 use crate::app::App;
-use crate::store::StoreError;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
@@ -43,9 +42,8 @@ pub fn metrics_routes() -> Router<App> {
         .layer(axum::middleware::map_response(|response| named("metrics", response)))
 }
 
-async fn named(api: &'static str, mut response: Response) -> Response {
-    response.extensions_mut().insert(Api(api));
-    response
+async fn named(api: &'static str, response: Response) -> Response {
+    Api(api).answered(response)
 }
 
 async fn health() -> Response {
@@ -58,7 +56,7 @@ async fn live(uri: Uri) -> Response {
 }
 
 async fn ready(State(app): State<App>, uri: Uri) -> Response {
-    let stats = ask_stats(&app).await;
+    let stats = app.store_stats().await;
     let write_failure = match &stats {
         Ok(stats) => stats.write_failure.clone(),
         Err(_) => Some("the store does not answer".to_owned()),
@@ -71,11 +69,10 @@ async fn ready(State(app): State<App>, uri: Uri) -> Response {
 }
 
 async fn metrics(State(app): State<App>, caller: Caller) -> Response {
-    if !caller.read {
-        return ApiError::new(StatusCode::FORBIDDEN, format!("user {:?} may not read", caller.user))
-            .into_prometheus();
+    if let Err(error) = caller.require_read() {
+        return error.into_prometheus();
     }
-    app.metrics.store.set(ask_stats(&app).await.ok().as_ref());
+    app.metrics.store.set(app.store_stats().await.ok().as_ref());
     let mut body = String::new();
     match text::encode(&mut body, &app.metrics.registry) {
         Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], body).into_response(),
@@ -84,12 +81,6 @@ async fn metrics(State(app): State<App>, caller: Caller) -> Response {
                 .into_prometheus()
         }
     }
-}
-
-async fn ask_stats(app: &App) -> Result<crate::store::StoreStats, StoreError> {
-    let timeout = app.settings.store_timeout;
-    let answer = tokio::time::timeout(timeout, app.store.stats()).await;
-    answer.unwrap_or(Err(StoreError::DeadlineExceeded(timeout)))
 }
 
 /// Whether the query has `verbose`, with any value, as Kubernetes' probes take it.
@@ -124,58 +115,62 @@ fn report(probe: &str, verbose: bool, checks: &[(&str, Option<String>)], warning
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::{Parts, Settings};
-    use crate::clock::ManualClock;
-    use crate::query::range::double::MemoryStore;
-    use crate::store::StoreStats;
-    use axum::body::{Body, to_bytes};
-    use axum::extract::Request;
-    use std::sync::Arc;
-    use tower::ServiceExt;
+    use crate::store::StoreError;
+    use crate::testing::{Fault, NOW_MS, TestApp};
+    use lookback_storage::{Labels, OutOfOrder, WriteBatch};
 
-    async fn get_from(stats: StoreStats, path: &str, caller: Option<Caller>) -> (u16, String) {
-        let store = MemoryStore::default();
-        store.set_stats(stats);
-        let app = App::new(Parts {
-            store: Arc::new(store),
-            clock: Arc::new(ManualClock::default()),
-            settings: Settings::default(),
-            metrics: Arc::default(),
-            catalog: Arc::default(),
-        });
-        let mut request = Request::builder().uri(path).body(Body::empty()).expect("a request");
-        if let Some(caller) = caller {
-            request.extensions_mut().insert(caller);
-        }
-        let router = routes().merge(metrics_routes()).with_state(app);
-        let response = router.oneshot(request).await.expect("infallible");
-        assert!(response.extensions().get::<Api>().is_some());
-        let code = response.status().as_u16();
-        let body = to_bytes(response.into_body(), 1 << 20).await.expect("a body");
-        (code, String::from_utf8(body.to_vec()).expect("UTF-8"))
+    fn all_routes() -> Router<App> {
+        routes().merge(metrics_routes())
     }
 
-    fn full() -> StoreStats {
-        StoreStats { write_failure: Some("no space left on /data".into()), ..StoreStats::default() }
+    async fn get_from(server: &TestApp, path: &str) -> (u16, String) {
+        let answer = server.get(path).await;
+        assert!(answer.api.is_some());
+        (answer.code.as_u16(), answer.body)
+    }
+
+    /// A store on a full volume that has just refused a write for it.
+    async fn full() -> TestApp {
+        let server = TestApp::full(all_routes());
+        let mut batch = WriteBatch::default();
+        batch.push(Labels::new([("__name__", "m")]).expect("valid"), None, 1.0);
+        let refused = server.app.store.append(&server.context(), batch, NOW_MS, OutOfOrder::Window).await;
+        assert!(matches!(refused, Err(StoreError::NoSpace(_))));
+        server
     }
 
     #[tokio::test]
     async fn a_full_disk_is_told_but_takes_nothing_out_of_service() {
+        let server = full().await;
         for path in ["/health", "/livez", "/healthz", "/readyz"] {
-            assert_eq!(get_from(full(), path, None).await.0, 200, "{path}");
+            assert_eq!(get_from(&server, path).await.0, 200, "{path}");
         }
-        let (code, body) = get_from(full(), "/readyz?verbose", None).await;
+        let (code, body) = get_from(&server, "/readyz?verbose").await;
         assert_eq!(code, 200);
-        assert_eq!(
-            body,
-            "[+]ping ok\n[+]reads ok\n[!]writes refused, reads served: no space left on /data\n\
-             readyz check passed\n"
-        );
+        let [ping, reads, writes, end] = body.lines().collect::<Vec<_>>()[..] else { panic!("{body}") };
+        assert_eq!([ping, reads, end], ["[+]ping ok", "[+]reads ok", "readyz check passed"]);
+        assert!(writes.starts_with("[!]writes refused, reads served: "), "{writes}");
+        assert!(writes.contains("bytes are free on the volume"), "{writes}");
+    }
+
+    #[tokio::test]
+    async fn a_store_that_gives_no_answer_makes_unready_but_not_dead() {
+        let server = TestApp::serving(all_routes());
+        server.store.set_fault(Some(Fault::Failing));
+        assert_eq!(get_from(&server, "/livez").await.0, 200);
+        let (code, body) = get_from(&server, "/readyz").await;
+        assert_eq!(code, 503);
+        assert!(body.contains("[-]reads failed: the store is not available"), "{body}");
+        let (code, body) = get_from(&server, "/metrics").await;
+        assert_eq!(code, 200);
+        assert!(body.contains("lookback_store_readable 0"), "{body}");
     }
 
     #[tokio::test]
     async fn probes_are_answered_as_documented() {
-        let get = |path| get_from(StoreStats::default(), path, None);
+        let mut server = TestApp::serving(all_routes());
+        server.caller = None;
+        let get = |path| get_from(&server, path);
         assert_eq!(get("/health").await, (200, r#"{"status":"healthy"}"#.into()));
         for path in ["/livez", "/healthz", "/readyz", "/readyz?exclude=ping"] {
             assert_eq!(get(path).await, (200, "ok".into()), "{path}");
@@ -187,22 +182,27 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_show_the_store_to_who_may_read() {
-        let stats = StoreStats { series: 7, sealed_samples: 5, log_bytes: 1024, ..full() };
-        let (code, body) = get_from(stats.clone(), "/metrics", Some(Caller::local())).await;
+        let mut server = TestApp::serving(all_routes());
+        for pod in ["p1", "p2"] {
+            server.put_all(&[("__name__", "m"), ("pod", pod)], &[(NOW_MS, 1.0), (NOW_MS + 1, 2.0)]);
+        }
+        let (code, body) = get_from(&server, "/metrics").await;
         assert_eq!(code, 200);
         for line in [
-            "lookback_store_series 7",
-            "lookback_store_samples{kind=\"sealed\"} 5",
-            "lookback_store_disk_bytes{kind=\"log\"} 1024",
-            "lookback_store_writable 0",
+            "lookback_store_series 2",
+            "lookback_store_samples{kind=\"head\"} 4",
+            "lookback_store_writable 1",
             "lookback_store_readable 1",
             concat!("lookback_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "# EOF",
         ] {
             assert!(body.lines().any(|l| l == line), "{line} is not in\n{body}");
         }
-        assert_eq!(get_from(stats.clone(), "/metrics", None).await.0, 401);
-        let writer = Caller { read: false, ..Caller::local() };
-        assert_eq!(get_from(stats, "/metrics", Some(writer)).await.0, 403);
+        let (_, of_full) = get_from(&full().await, "/metrics").await;
+        assert!(of_full.lines().any(|line| line == "lookback_store_writable 0"), "{of_full}");
+        server.caller = None;
+        assert_eq!(get_from(&server, "/metrics").await.0, 401);
+        server.caller = Some(Caller { read: false, ..Caller::local() });
+        assert_eq!(get_from(&server, "/metrics").await.0, 403);
     }
 }

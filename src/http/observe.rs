@@ -10,13 +10,14 @@
 
 use super::Api;
 use super::auth::Caller;
+use super::body::content_length;
 use super::error::ApiError;
 use crate::app::App;
 use crate::telemetry::{ApiLabels, RequestLabels};
 use axum::Router;
 use axum::body::HttpBody;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use std::any::Any;
@@ -133,10 +134,6 @@ impl Drop for Observation {
     }
 }
 
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
 fn request_id(headers: &HeaderMap) -> String {
     let given = [REQUEST_ID, AUDIT_ID].into_iter().find_map(|name| {
         let id = headers.get(name)?.to_str().ok()?;
@@ -149,23 +146,10 @@ fn request_id(headers: &HeaderMap) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::{Parts, Settings};
-    use crate::clock::ManualClock;
-    use crate::query::range::double::MemoryStore;
+    use crate::testing::TestApp;
     use axum::body::Body;
     use axum::routing::get;
-    use std::sync::Arc;
     use tower::ServiceExt;
-
-    fn app() -> App {
-        App::new(Parts {
-            store: Arc::new(MemoryStore::default()),
-            clock: Arc::new(ManualClock::default()),
-            settings: Settings::default(),
-            metrics: Arc::default(),
-            catalog: Arc::default(),
-        })
-    }
 
     async fn broken() -> &'static str {
         panic!("boom")
@@ -192,35 +176,36 @@ mod tests {
 
     #[tokio::test]
     async fn each_request_is_counted_by_api_and_status() {
-        let app = app();
+        let TestApp { app, .. } = &TestApp::new();
         for path in ["/fine", "/fine", "/nowhere"] {
             let request = request(path).body(Body::empty()).expect("a request");
             router(app.clone()).oneshot(request).await.expect("infallible");
         }
-        assert_eq!((counted(&app, "test", 200), counted(&app, "other", 404)), (2, 1));
+        assert_eq!((counted(app, "test", 200), counted(app, "other", 404)), (2, 1));
     }
 
     #[tokio::test]
     async fn a_panic_is_answered_with_500_and_counted() {
-        let app = app();
+        let TestApp { app, .. } = &TestApp::new();
         let request = request("/panic").body(Body::empty()).expect("a request");
         let response = router(app.clone()).oneshot(request).await.expect("infallible");
         assert_eq!(response.status(), 500);
         assert!(response.headers().contains_key(REQUEST_ID));
-        assert_eq!(counted(&app, "other", 500), 1);
+        assert_eq!(counted(app, "other", 500), 1);
     }
 
     #[tokio::test]
     async fn a_client_that_goes_away_is_counted() {
-        let app = app();
+        let TestApp { app, .. } = &TestApp::new();
         let request = request("/slow").body(Body::empty()).expect("a request");
         let answer = router(app.clone()).oneshot(request);
         assert!(tokio::time::timeout(std::time::Duration::from_millis(20), answer).await.is_err());
-        assert_eq!(counted(&app, "other", CLIENT_GONE), 1);
+        assert_eq!(counted(app, "other", CLIENT_GONE), 1);
     }
 
     #[tokio::test]
     async fn a_given_id_is_kept_and_a_strange_one_replaced() {
+        let TestApp { app, .. } = &TestApp::new();
         for (name, given, kept) in [
             ("x-request-id", "abc-1", true),
             ("audit-id", "5b1f", true),
@@ -228,7 +213,7 @@ mod tests {
             ("x-request-id", "", false),
         ] {
             let request = request("/fine").header(name, given).body(Body::empty()).expect("a request");
-            let response = router(app()).oneshot(request).await.expect("infallible");
+            let response = router(app.clone()).oneshot(request).await.expect("infallible");
             assert_eq!(response.headers()[REQUEST_ID] == given, kept, "{given:?}");
         }
     }

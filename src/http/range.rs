@@ -10,7 +10,7 @@
 //! | 403 | `forbidden` | the credentials may not read, or not this namespace |
 //! | 404 | `not_found` | nothing has the metric's name |
 //! | 413 | `bad_data` | the form is larger than 64 KiB |
-//! | 422 | `execution` | the answer would be larger than one query's limit |
+//! | 422 | `execution` | it would read more samples than one read may: ask for less |
 //! | 503, 504 | `unavailable`, `timeout` | the store can't answer, or not in time |
 
 mod matrix;
@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::query::range::{self, RangeError, RangeQuestion};
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
@@ -33,16 +33,13 @@ pub fn routes() -> Router<App> {
     Router::new().route("/api/v1/metrics", methods).layer(axum::middleware::map_response(named))
 }
 
-async fn named(mut response: Response) -> Response {
-    response.extensions_mut().insert(Api("range"));
-    response
+async fn named(response: Response) -> Response {
+    Api("range").answered(response)
 }
 
 async fn method_not_allowed() -> Response {
     let message = "this endpoint takes GET with a query string, or POST with a form";
-    let mut error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message);
-    error.headers.push((header::ALLOW, HeaderValue::from_static("GET, HEAD, POST")));
-    error.into_prometheus()
+    ApiError::method_not_allowed(message, "GET, HEAD, POST").into_prometheus()
 }
 
 async fn usage(
@@ -50,9 +47,7 @@ async fn usage(
     caller: Caller,
     request: Request,
 ) -> Result<Response, PrometheusError> {
-    if !caller.read {
-        return Err(forbidden(format!("user {:?} may not read", caller.user)));
-    }
+    caller.require_read()?;
     let pairs = parameters::read(request).await?;
     let question = RangeQuestion::parse(pairs, app.settings.points_max)?;
     if !caller.scope.allows(Some(&question.namespace)) {
@@ -75,11 +70,12 @@ impl From<RangeError> for ApiError {
         match error {
             RangeError::Parameter { .. } => Self::bad_request(message),
             RangeError::UnknownMetric { .. } => Self::not_found(message),
-            RangeError::TooManyPoints { .. } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, message),
             RangeError::Store(error) => error.into(),
         }
     }
 }
 
+#[cfg(test)]
+mod contract;
 #[cfg(test)]
 mod tests;

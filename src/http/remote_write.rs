@@ -3,7 +3,7 @@
 //! 204 once everything is durable; 400 when something was refused (the rest is durable all the same,
 //! and a sender does not try again); 503, 504 and 507 when a sender should try again later.
 
-use super::append::{append, count_refusals, require_write};
+use super::append::{append, count_refusals};
 use super::auth::Caller;
 use super::error::{ApiError, PrometheusError};
 use super::{Api, body};
@@ -29,8 +29,7 @@ pub fn routes() -> Router<App> {
 }
 
 async fn method_not_allowed() -> impl IntoResponse {
-    let mut error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "remote write is a POST");
-    error.headers.push((header::ALLOW, HeaderValue::from_static("POST")));
+    let error = ApiError::method_not_allowed("remote write is a POST", "POST");
     (Extension(Api(API)), PrometheusError(error))
 }
 
@@ -39,7 +38,7 @@ async fn write(State(app): State<App>, caller: Caller, request: Request<Body>) -
 }
 
 async fn respond(app: &App, caller: &Caller, request: Request<Body>) -> Result<StatusCode, PrometheusError> {
-    require_write(caller)?;
+    caller.require_write()?;
     check_headers(request.headers())?;
     let body = body::read(request, app.settings.body_bytes_max).await?;
     let (message, decoded) = decode(body, app.settings.decoded_bytes_max, &caller.scope).await?;
@@ -124,10 +123,9 @@ fn add_rejects(refusals: &mut Refusals, rejects: &[(usize, Reject)], message: &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::harness::{Answer, Harness, NOW_MS};
     use crate::ingest::remote_write::messages::{TimeSeries, compress, encode, series};
-    use crate::store::StoreError;
     use crate::telemetry::{ApiLabels, ReasonLabels};
+    use crate::testing::{Answer, Fault, NOW_MS, TestApp};
     use std::sync::Arc;
 
     fn request(body: Vec<u8>) -> Request<Body> {
@@ -139,8 +137,8 @@ mod tests {
             .expect("a request")
     }
 
-    async fn send(harness: &Harness, timeseries: Vec<TimeSeries>) -> Answer {
-        harness.call(request(compress(&encode(timeseries)))).await
+    async fn send(server: &TestApp, timeseries: Vec<TimeSeries>) -> Answer {
+        server.call(request(compress(&encode(timeseries)))).await
     }
 
     fn error_of(answer: &Answer) -> String {
@@ -149,37 +147,37 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_sent_is_stored_and_counted() {
-        let harness = Harness::new(routes());
+        let server = TestApp::serving(routes());
         let up = || vec![series(&[("__name__", "up"), ("job", "j")], &[(NOW_MS, 1.0), (NOW_MS + 1, 0.0)])];
-        let answer = send(&harness, up()).await;
+        let answer = send(&server, up()).await;
         assert_eq!((answer.code, answer.body.as_str()), (StatusCode::NO_CONTENT, ""));
         assert_eq!(answer.api, Some("remote_write"));
-        assert_eq!(send(&harness, up()).await.code, StatusCode::NO_CONTENT);
-        assert_eq!(send(&harness, vec![]).await.code, StatusCode::NO_CONTENT);
+        assert_eq!(send(&server, up()).await.code, StatusCode::NO_CONTENT);
+        assert_eq!(send(&server, vec![]).await.code, StatusCode::NO_CONTENT);
         let name = || r#"up{job="j"}"#.to_owned();
-        assert_eq!(harness.store.everything(), [(name(), NOW_MS, 1.0), (name(), NOW_MS + 1, 0.0)]);
-        let metrics = &harness.app.metrics;
+        assert_eq!(server.everything(), [(name(), NOW_MS, 1.0), (name(), NOW_MS + 1, 0.0)]);
+        let metrics = &server.app.metrics;
         assert_eq!(metrics.samples_appended.get_or_create(&ApiLabels { api: API }).get(), 2);
         assert_eq!(metrics.samples_duplicate.get_or_create(&ApiLabels { api: API }).get(), 2);
     }
 
     #[tokio::test]
     async fn a_large_request_is_decoded_too() {
-        let harness = Harness::new(routes());
+        let server = TestApp::serving(routes());
         let samples: Vec<(i64, f64)> =
             (0..60_000_u32).map(|i| (NOW_MS + i64::from(i), f64::from(i) / 7.0)).collect();
         let body = compress(&encode(vec![series(&[("__name__", "m")], &samples)]));
         assert!(body.len() > body::INLINE_BYTES_MAX);
-        assert_eq!(harness.call(request(body)).await.code, StatusCode::NO_CONTENT);
-        assert_eq!(harness.store.everything().len(), samples.len());
+        assert_eq!(server.call(request(body)).await.code, StatusCode::NO_CONTENT);
+        assert_eq!(server.everything().len(), samples.len());
     }
 
     #[tokio::test]
     async fn refused_series_and_samples_are_told_and_their_neighbours_stored() {
-        let harness = Harness::new(routes());
+        let server = TestApp::serving(routes());
         let far = NOW_MS + 3_600_000;
         let answer = send(
-            &harness,
+            &server,
             vec![
                 series(&[("__name__", "good")], &[(NOW_MS, 1.0)]),
                 series(&[("job", "nameless")], &[(NOW_MS, 1.0)]),
@@ -198,14 +196,14 @@ mod tests {
         ] {
             assert!(error.contains(part), "{part}: {error}");
         }
-        assert_eq!(harness.store.everything().len(), 1);
+        assert_eq!(server.everything().len(), 1);
         let reason = ReasonLabels { reason: "too_far_ahead" };
-        assert_eq!(harness.app.metrics.samples_rejected.get_or_create(&reason).get(), 2);
+        assert_eq!(server.app.metrics.samples_rejected.get_or_create(&reason).get(), 2);
     }
 
     #[tokio::test]
     async fn other_protocols_are_refused_with_what_is_spoken() {
-        let harness = Harness::new(routes());
+        let server = TestApp::serving(routes());
         let body = compress(&encode(vec![]));
         let with = |name: &'static str, value: Option<&'static str>| {
             let mut request = request(body.clone());
@@ -221,44 +219,40 @@ mod tests {
             ("content-encoding", Some("gzip"), 415, "snappy"),
             ("content-encoding", None, 400, "Content-Encoding: snappy"),
         ] {
-            let answer = harness.call(with(name, value)).await;
+            let answer = server.call(with(name, value)).await;
             assert_eq!(answer.code.as_u16(), code, "{name} {value:?}");
             assert!(error_of(&answer).contains(part), "{part}: {}", answer.body);
         }
         for value in ["application/x-protobuf;proto=prometheus.WriteRequest", "Application/X-Protobuf"] {
-            assert_eq!(harness.call(with("content-type", Some(value))).await.code, StatusCode::NO_CONTENT);
+            assert_eq!(server.call(with("content-type", Some(value))).await.code, StatusCode::NO_CONTENT);
         }
-        assert_eq!(harness.call(with("content-type", None)).await.code, StatusCode::NO_CONTENT);
-        let answer =
-            harness.call(Request::get("/api/v1/write").body(Body::empty()).expect("a request")).await;
+        assert_eq!(server.call(with("content-type", None)).await.code, StatusCode::NO_CONTENT);
+        let answer = server.call(Request::get("/api/v1/write").body(Body::empty()).expect("a request")).await;
         assert_eq!(answer.code, StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(answer.headers["allow"], "POST");
     }
 
     #[tokio::test]
     async fn broken_and_oversized_bodies_are_refused() {
-        let harness = Harness::new(routes());
-        let answer = harness.call(request(b"not snappy".to_vec())).await;
+        let server = TestApp::serving(routes());
+        let answer = server.call(request(b"not snappy".to_vec())).await;
         assert_eq!(answer.code, StatusCode::BAD_REQUEST, "{}", answer.body);
-        let answer = harness.call(request(compress(b"not protobuf"))).await;
+        let answer = server.call(request(compress(b"not protobuf"))).await;
         assert_eq!(answer.code, StatusCode::BAD_REQUEST, "{}", answer.body);
-        let answer = harness.call(request(compress(&vec![0; 5 << 20]))).await;
+        let answer = server.call(request(compress(&vec![0; 5 << 20]))).await;
         assert_eq!(answer.code, StatusCode::PAYLOAD_TOO_LARGE);
         assert!(error_of(&answer).contains("when decompressed"), "{}", answer.body);
-        let answer = harness.call(request(vec![0; 64 << 20])).await;
+        let answer = server.call(request(vec![0; 64 << 20])).await;
         assert_eq!(answer.code, StatusCode::PAYLOAD_TOO_LARGE);
         assert!(error_of(&answer).contains("1048576"), "{}", answer.body);
     }
 
     #[tokio::test]
     async fn a_failing_store_asks_senders_to_try_again() {
-        let harness = Harness::new(routes());
-        for (failure, code) in [
-            ((|| StoreError::Unavailable("starting".into())) as fn() -> StoreError, 503),
-            (|| StoreError::NoSpace("disk full".into()), 507),
-        ] {
-            harness.store.fail_with(failure);
-            let answer = send(&harness, vec![series(&[("__name__", "m")], &[(NOW_MS, 1.0)])]).await;
+        let failing = TestApp::serving(routes());
+        failing.store.set_fault(Some(Fault::Failing));
+        for (server, code) in [(failing, 503), (TestApp::full(routes()), 507)] {
+            let answer = send(&server, vec![series(&[("__name__", "m")], &[(NOW_MS, 1.0)])]).await;
             assert_eq!(answer.code.as_u16(), code);
             assert_eq!(answer.headers["retry-after"], "5");
         }
@@ -266,15 +260,16 @@ mod tests {
 
     #[tokio::test]
     async fn callers_write_only_where_they_may() {
-        let mut harness = Harness::new(routes());
-        harness.caller.scope = Scope::Namespaces(Arc::new(["mine".to_owned()].into()));
+        let mut server = TestApp::serving(routes());
+        let scope = Scope::Namespaces(Arc::new(["mine".to_owned()].into()));
+        server.caller = Some(Caller { scope, ..Caller::local() });
         let mine = series(&[("__name__", "m"), ("namespace", "mine")], &[(NOW_MS, 1.0)]);
         let yours = series(&[("__name__", "m"), ("namespace", "yours")], &[(NOW_MS, 1.0)]);
-        let answer = send(&harness, vec![mine, yours]).await;
+        let answer = send(&server, vec![mine, yours]).await;
         assert_eq!(answer.code, StatusCode::BAD_REQUEST);
         assert!(error_of(&answer).contains("\"yours\""), "{}", answer.body);
-        assert_eq!(harness.store.everything().len(), 1);
-        harness.caller.write = false;
-        assert_eq!(send(&harness, vec![]).await.code, StatusCode::FORBIDDEN);
+        assert_eq!(server.everything().len(), 1);
+        server.caller = Some(Caller { write: false, ..Caller::local() });
+        assert_eq!(send(&server, vec![]).await.code, StatusCode::FORBIDDEN);
     }
 }

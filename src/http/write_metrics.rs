@@ -5,7 +5,7 @@
 //! [`BatchAnswer`]; a Status when the body could not be cut into
 //! entries at all, or the store failed.
 
-use super::append::{append, count_rejected, require_write};
+use super::append::{append, count_rejected};
 use super::auth::Caller;
 use super::error::{ApiError, KubernetesError};
 use super::{Api, body};
@@ -17,7 +17,7 @@ use crate::kubernetes::resources::Resource;
 use crate::store::{Scope, StoreError};
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, Request, StatusCode, header};
+use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
 use axum::{Extension, Json, Router};
@@ -39,8 +39,7 @@ pub fn routes() -> Router<App> {
 }
 
 async fn method_not_allowed(api: Api) -> impl IntoResponse {
-    let mut error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "metrics are written with POST");
-    error.headers.push((header::ALLOW, HeaderValue::from_static("POST")));
+    let error = ApiError::method_not_allowed("metrics are written with POST", "POST");
     (Extension(api), KubernetesError(error))
 }
 
@@ -59,7 +58,7 @@ async fn append_one(
     caller: &Caller,
     request: Request<Body>,
 ) -> Result<StatusCode, KubernetesError> {
-    require_write(caller)?;
+    caller.require_write()?;
     let uri = request.uri().clone();
     let body = body::read(request, app.settings.body_bytes_max).await?;
     let push = Push::parse(uri.path(), uri.query().unwrap_or_default(), &body)
@@ -101,7 +100,7 @@ async fn append_many(
     caller: &Caller,
     request: Request<Body>,
 ) -> Result<(StatusCode, Json<BatchAnswer>), KubernetesError> {
-    require_write(caller)?;
+    caller.require_write()?;
     let body = body::read(request, app.settings.body_bytes_max).await?;
     let scope = caller.scope.clone();
     let mut parsed = body::decode(body, move |body| ParsedBatch::parse(body, &scope)).await??;
@@ -152,8 +151,8 @@ async fn remember(app: &App, info: &ResourceInfo, resource: &Resource, namespace
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::harness::{Answer, Harness, NOW_MS};
     use crate::telemetry::{ApiLabels, ReasonLabels};
+    use crate::testing::{Answer, NOW_MS, TestApp};
     use serde_json::json;
 
     const POD: &str = "/write-metrics/namespaces/default/pods/my-pod/my_custom_metric";
@@ -168,34 +167,34 @@ mod tests {
 
     #[tokio::test]
     async fn the_published_curl_works_as_printed() {
-        let harness = Harness::new(routes());
+        let server = TestApp::serving(routes());
         let request = Request::post(POD)
             .header("content-type", "application/x-www-form-urlencoded")
             .body(Body::from(r#""42""#))
             .expect("a request");
-        let answer = harness.call(request).await;
+        let answer = server.call(request).await;
         assert_eq!((answer.code, answer.body.as_str()), (StatusCode::OK, ""));
         assert_eq!(answer.api, Some("write_metrics"));
         let series = r#"my_custom_metric{namespace="default",pod="my-pod"}"#.to_owned();
-        assert_eq!(harness.store.everything(), [(series, NOW_MS, 42.0)]);
-        let counted = harness.app.metrics.samples_appended.get_or_create(&ApiLabels { api: "write_metrics" });
+        assert_eq!(server.everything(), [(series, NOW_MS, 42.0)]);
+        let counted = server.app.metrics.samples_appended.get_or_create(&ApiLabels { api: "write_metrics" });
         assert_eq!(counted.get(), 1);
     }
 
     #[tokio::test]
     async fn label_sets_stand_side_by_side_and_times_are_kept() {
-        let harness = Harness::new(routes());
+        let server = TestApp::serving(routes());
         for (query, body) in [
             ("?labels=verb%3DGET", "\"300m\""),
             ("?labels=verb%3DPUT%2Ccode%3D200&timestamp=2026-11-22T09:01:00Z", " 7\n"),
             ("", "0.5"),
             ("", "0.5"),
         ] {
-            assert_eq!(harness.post(&format!("/write-metrics/nodes/n1/load{query}"), body).await.code, 200);
+            assert_eq!(server.post(&format!("/write-metrics/nodes/n1/load{query}"), body).await.code, 200);
         }
         let own = |series: &str, t, v| (series.to_owned(), t, v);
         assert_eq!(
-            harness.store.everything(),
+            server.everything(),
             [
                 own(r#"load{code="200",node="n1",verb="PUT"}"#, NOW_MS - 60_000, 7.0),
                 own(r#"load{node="n1"}"#, NOW_MS, 0.5),
@@ -207,7 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn bad_values_are_refused_and_counted() {
-        let harness = Harness::new(routes());
+        let server = TestApp::serving(routes());
         for body in [
             "",
             "\"42",
@@ -221,18 +220,18 @@ mod tests {
             "[1]",
             "null",
         ] {
-            let (code, reason, message) = status_of(&harness.post(POD, body).await);
+            let (code, reason, message) = status_of(&server.post(POD, body).await);
             assert_eq!((code, reason.as_str()), (400, "BadRequest"), "{body}");
             assert!(message.len() < 400, "{message}");
         }
-        assert_eq!(harness.store.everything(), []);
+        assert_eq!(server.everything(), []);
         let reason = ReasonLabels { reason: "bad_quantity" };
-        assert_eq!(harness.app.metrics.samples_rejected.get_or_create(&reason).get(), 11);
+        assert_eq!(server.app.metrics.samples_rejected.get_or_create(&reason).get(), 11);
     }
 
     #[tokio::test]
     async fn bad_addresses_labels_and_times_are_refused() {
-        let harness = Harness::new(routes());
+        let server = TestApp::serving(routes());
         // Some more, and the address itself would be too long (65,534 bytes) for the HTTP library.
         let many: Vec<String> = (0..9_000).map(|i| format!("{i:x}=v")).collect();
         let many = format!("?labels={}", many.join(","));
@@ -252,34 +251,34 @@ mod tests {
             (POD, "?timestamp=2026-11-22T09:13:00Z", 400, "ahead"),
             (POD, "?ts=1", 400, "ts"),
         ] {
-            let (got, _, message) = status_of(&harness.post(&format!("{path}{query}"), "1").await);
+            let (got, _, message) = status_of(&server.post(&format!("{path}{query}"), "1").await);
             assert_eq!(got, code, "{path}{query}: {message}");
             assert!(message.contains(part), "{part}: {message}");
         }
-        assert_eq!(harness.store.everything(), []);
+        assert_eq!(server.everything(), []);
     }
 
     #[tokio::test]
     async fn odd_names_and_labels_are_stored_as_they_are() {
-        let harness = Harness::new(routes());
+        let server = TestApp::serving(routes());
         let uri = "/write-metrics/namespaces/a%20b/pods/p%22%C3%A4/m%20%27%E2%82%AC?labels=k%20%22%3Dv%20%C3%A4%22x";
-        assert_eq!(harness.post(uri, "1").await.code, 200);
-        let all = harness.store.everything();
+        assert_eq!(server.post(uri, "1").await.code, 200);
+        let all = server.everything();
         assert_eq!(all[0].0, "{\"m '€\",\"k \\\"\"=\"v ä\\\"x\",namespace=\"a b\",pod=\"p\\\"ä\"}");
     }
 
     #[tokio::test]
     async fn other_methods_and_large_bodies_are_refused() {
-        let harness = Harness::new(routes());
+        let server = TestApp::serving(routes());
         for uri in [POD, "/write-metrics"] {
             for method in ["GET", "PUT", "DELETE"] {
                 let request =
                     Request::builder().method(method).uri(uri).body(Body::empty()).expect("a request");
-                let answer = harness.call(request).await;
+                let answer = server.call(request).await;
                 assert_eq!(answer.headers["allow"], "POST");
                 assert_eq!(status_of(&answer).1, "MethodNotAllowed");
             }
-            let (code, reason, message) = status_of(&harness.post(uri, vec![b'1'; 64 << 20]).await);
+            let (code, reason, message) = status_of(&server.post(uri, vec![b'1'; 64 << 20]).await);
             assert_eq!((code, reason.as_str()), (413, "RequestEntityTooLarge"));
             assert!(message.contains("1048576"), "{message}");
         }
@@ -287,46 +286,45 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_of_unstated_length_is_bounded_too() {
-        let harness = Harness::new(routes());
+        let server = TestApp::serving(routes());
         let chunks = futures::stream::iter((0..64).map(|_| Ok::<_, std::io::Error>(vec![b'1'; 1 << 20])));
-        assert_eq!(status_of(&harness.post(POD, Body::from_stream(chunks)).await).0, 413);
+        assert_eq!(status_of(&server.post(POD, Body::from_stream(chunks)).await).0, 413);
         let cut = futures::stream::iter([Ok(vec![b'1']), Err(std::io::Error::other("gone"))]);
-        assert_eq!(status_of(&harness.post(POD, Body::from_stream(cut)).await).0, 400);
+        assert_eq!(status_of(&server.post(POD, Body::from_stream(cut)).await).0, 400);
     }
 
     #[tokio::test]
     async fn callers_write_only_where_they_may() {
-        let mut harness = Harness::new(routes());
-        harness.caller.scope = Scope::Namespaces(Arc::new(["default".to_owned()].into()));
-        assert_eq!(harness.post(POD, "1").await.code, 200);
+        let mut server = TestApp::serving(routes());
+        let scope = Scope::Namespaces(Arc::new(["default".to_owned()].into()));
+        server.caller = Some(Caller { scope, ..Caller::local() });
+        assert_eq!(server.post(POD, "1").await.code, 200);
         for uri in ["/write-metrics/namespaces/other/pods/p/m", "/write-metrics/nodes/n1/m"] {
-            assert_eq!(status_of(&harness.post(uri, "1").await).1, "Forbidden");
+            assert_eq!(status_of(&server.post(uri, "1").await).1, "Forbidden");
         }
-        assert_eq!(harness.post("/write-metrics/namespaces/default/metrics/m", "1").await.code, 200);
+        assert_eq!(server.post("/write-metrics/namespaces/default/metrics/m", "1").await.code, 200);
         let entry =
             |ns: &str| json!({"namespace": ns, "resource": "pods", "name": "p", "metric": "m", "value": 1});
-        let answer =
-            harness.post("/write-metrics", format!("{}\n{}", entry("other"), entry("default"))).await;
+        let answer = server.post("/write-metrics", format!("{}\n{}", entry("other"), entry("default"))).await;
         assert_eq!(answer.code, StatusCode::MULTI_STATUS);
         assert_eq!(answer.json()["rejected"][0]["reason"], "out_of_scope");
-        harness.caller.write = false;
+        server.caller = Some(Caller { write: false, ..Caller::local() });
         for uri in [POD, "/write-metrics"] {
-            assert_eq!(status_of(&harness.post(uri, "1").await).1, "Forbidden");
+            assert_eq!(status_of(&server.post(uri, "1").await).1, "Forbidden");
         }
     }
 
     #[tokio::test]
-    async fn a_failing_store_is_told_and_nothing_acknowledged() {
-        let harness = Harness::new(routes());
-        harness.store.fail_with(|| StoreError::NoSpace("disk full".into()));
-        let answer = harness.post(POD, "1").await;
+    async fn a_full_disk_is_told_and_nothing_acknowledged() {
+        let server = TestApp::full(routes());
+        let answer = server.post(POD, "1").await;
         assert_eq!(status_of(&answer).0, 507);
         assert_eq!(answer.headers["retry-after"], "5");
     }
 
     #[tokio::test]
     async fn a_batch_takes_the_good_and_names_the_bad() {
-        let harness = Harness::new(routes());
+        let server = TestApp::serving(routes());
         let entry = |name: &str, value: &str, timestamp_ms: i64| {
             let entry = json!({
                 "namespace": "default", "resource": "pods", "name": name, "metric": "m",
@@ -335,7 +333,7 @@ mod tests {
             format!("{entry}\n")
         };
         let good = entry("p1", "1", NOW_MS) + &entry("p2", "2", NOW_MS - 1);
-        let answer = harness.post("/write-metrics", good.clone()).await;
+        let answer = server.post("/write-metrics", good.clone()).await;
         assert_eq!(answer.code, StatusCode::OK);
         assert_eq!(answer.api, Some("write_metrics_batch"));
         assert_eq!(
@@ -344,7 +342,7 @@ mod tests {
         );
         let mixed =
             entry("p1", "x", NOW_MS) + &good + &entry("p3", "3", 1) + "junk\n" + &entry("p4", "4", NOW_MS);
-        let answer = harness.post("/write-metrics", mixed).await;
+        let answer = server.post("/write-metrics", mixed).await;
         assert_eq!(answer.code, StatusCode::MULTI_STATUS);
         let body = answer.json();
         assert_eq!(
@@ -358,41 +356,41 @@ mod tests {
             .map(|r| (r["line"].as_u64().expect("a line"), r["reason"].as_str().expect("a reason")))
             .collect();
         assert_eq!(places, [(1, "bad_quantity"), (4, "beyond_retention"), (5, "bad_json")]);
-        assert_eq!(harness.store.appends().len(), 2, "one append a batch");
-        let answer = harness.post("/write-metrics/", "junk").await;
+        assert_eq!(server.commits(), 2, "one append a batch");
+        let answer = server.post("/write-metrics/", "junk").await;
         assert_eq!((answer.code, &answer.json()["rejected_count"]), (StatusCode::BAD_REQUEST, &1.into()));
         for body in ["", "[1", "[] junk"] {
-            assert_eq!(status_of(&harness.post("/write-metrics", body).await).0, 400, "{body}");
+            assert_eq!(status_of(&server.post("/write-metrics", body).await).0, 400, "{body}");
         }
-        assert_eq!(harness.post("/write-metrics", "[]").await.code, StatusCode::OK);
+        assert_eq!(server.post("/write-metrics", "[]").await.code, StatusCode::OK);
     }
 
     #[tokio::test]
     async fn a_large_batch_is_read_too() {
-        let harness = Harness::new(routes());
+        let server = TestApp::serving(routes());
         let entry = r#"{"resource":"nodes","name":"n","metric":"m","value":1}"#;
         let answer =
-            harness.post("/write-metrics", format!("[{entry}{}]", format!(",{entry}").repeat(1_999))).await;
+            server.post("/write-metrics", format!("[{entry}{}]", format!(",{entry}").repeat(1_999))).await;
         assert_eq!((answer.code, &answer.json()["accepted"]), (StatusCode::OK, &2_000.into()));
     }
 
     #[tokio::test]
     async fn custom_resources_are_noted_once_an_hour() {
-        let harness = Harness::new(routes());
+        let server = TestApp::serving(routes());
         let uri = "/write-metrics/namespaces/default/widgets.example.com/w1/m";
         let notes = || {
-            let all = harness.store.everything();
+            let all = server.everything();
             all.iter().filter(|(series, ..)| series.starts_with("lookback_resource_info")).count()
         };
         for _ in 0..2 {
-            assert_eq!(harness.post(uri, "1").await.code, 200);
+            assert_eq!(server.post(uri, "1").await.code, 200);
             let entry =
                 r#"{"namespace":"x","resource":"widgets.example.com","name":"w","metric":"m","value":1}"#;
-            assert_eq!(harness.post("/write-metrics", entry).await.code, 200);
+            assert_eq!(server.post("/write-metrics", entry).await.code, 200);
         }
         assert_eq!(notes(), 1);
-        harness.clock.set_ms(NOW_MS + 3_600_000);
-        assert_eq!(harness.post(uri, "1").await.code, 200);
+        server.clock.set_ms(NOW_MS + 3_600_000);
+        assert_eq!(server.post(uri, "1").await.code, 200);
         assert_eq!(notes(), 2);
     }
 }

@@ -13,6 +13,7 @@ use crate::kubernetes::described::{DescribeError, DescribedObject, describe};
 use crate::kubernetes::quantity::{Quantity, QuantityError};
 use crate::kubernetes::resources::Resource;
 use crate::store::Scope;
+use crate::text::start_of;
 use crate::time::{TimestampError, UnixUnit, parse_timestamp, parse_unix_milliseconds};
 use lookback_storage::{Labels, Reject, WriteBatch};
 use serde::Serialize;
@@ -303,11 +304,6 @@ impl ParsedBatch {
             .then(|| format!("only the first {LISTED_MAX} of {rejected_count} refused entries are listed"));
         BatchAnswer { accepted, duplicates, rejected, rejected_count, note }
     }
-}
-
-/// The beginning of a text, short enough for an error message.
-fn start_of(text: &str) -> String {
-    text.chars().take(64).collect()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use super::file::{BadLines, FileError, LineLimit, SampleFile, parse_value};
 use super::refusals::Refusals;
+use crate::text::start_of;
 use crate::time::{parse_rfc3339, parse_unix_milliseconds, parse_unix_seconds};
 use lookback_storage::{Labels, METRIC_NAME_LABEL, NewSample, WriteBatch};
 use std::collections::BTreeSet;
@@ -171,7 +172,7 @@ impl<R: Read> CsvFile<R> {
                 continue;
             }
             let Some(value) = std::str::from_utf8(cell).ok().and_then(parse_value) else {
-                let start: String = String::from_utf8_lossy(cell).chars().take(64).collect();
+                let start = start_of(&String::from_utf8_lossy(cell));
                 let message = format!("column {:?}: {start:?} is not a number", column.heading);
                 self.bad_lines.handle(&mut self.skipped, "bad_value", line, message)?;
                 continue;

@@ -312,12 +312,10 @@ fn open(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::ManualClock;
-    use crate::ingest::memory_store::MemoryStore;
+    use crate::testing::{NOW_MS, TestApp};
+    use axum::Router;
     use clap::Parser;
     use std::io::{Cursor, Write};
-
-    const NOW_MS: i64 = 1_795_338_120_000;
 
     #[derive(Parser)]
     struct Cli {
@@ -329,10 +327,10 @@ mod tests {
         Cli::try_parse_from([&["import"], line].concat()).expect("arguments").args
     }
 
-    async fn run(store: &MemoryStore, line: &[&str], text: Vec<u8>) -> Result<ImportSummary, ImportError> {
+    async fn run(server: &TestApp, line: &[&str], text: Vec<u8>) -> Result<ImportSummary, ImportError> {
         let options = args(line).options().expect("options");
-        let clock = ManualClock::new(NOW_MS);
-        import(store, Cursor::new(text), options, &clock, &ProgressBar::hidden()).await
+        let (store, clock) = (server.store.as_ref(), server.clock.as_ref());
+        import(store, Cursor::new(text), options, clock, &ProgressBar::hidden()).await
     }
 
     fn gzip(text: &[u8]) -> Vec<u8> {
@@ -343,59 +341,53 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_is_stored_in_bounded_batches_and_again_without_harm() {
-        let store = MemoryStore::default();
+        let server = TestApp::new();
         let mut text = "ts,a,b\n".to_owned();
         for row in 0..25_000_i64 {
-            text += &format!(
-                "{},{},{}\n",
-                NOW_MS - row,
-                row,
-                f64::from(u32::try_from(row).expect("small")) / 7.0
-            );
+            text += &format!("{},{row},{}\n", NOW_MS - 1_000 * row, row as f64 / 7.0);
         }
         let line = ["x.csv.gz", "--label", "host=h 1", "--metric-prefix", "m_"];
-        let summary = run(&store, &line, gzip(text.as_bytes())).await.expect("imported");
+        let summary = run(&server, &line, gzip(text.as_bytes())).await.expect("imported");
         assert_eq!((summary.accepted, summary.duplicates, summary.series), (50_000, 0, 2));
-        let appends = store.appends();
-        assert!(appends.iter().all(|(n, rule)| *n <= BATCH_SAMPLES_MAX && *rule == OutOfOrder::Lifted));
-        assert_eq!(store.everything().len(), 50_000);
-        assert_eq!(store.everything()[0].0, r#"m_a{host="h 1"}"#);
-        let summary = run(&store, &line, text.into_bytes()).await.expect("imported");
+        let all = server.everything();
+        assert_eq!((all.len(), all[0].0.as_str()), (50_000, r#"m_a{host="h 1"}"#));
+        assert!(server.commits() >= 50_000 / BATCH_SAMPLES_MAX as u64);
+        let summary = run(&server, &line, text.into_bytes()).await.expect("imported");
         assert_eq!((summary.accepted, summary.duplicates), (0, 50_000));
         assert!(summary.to_string().contains("50,000 already there"), "{summary}");
     }
 
     #[tokio::test]
     async fn what_stands_before_an_error_is_stored() {
-        let store = MemoryStore::default();
+        let server = TestApp::new();
         let text = format!("ts,a\n{NOW_MS},1\n{NOW_MS},x\n");
-        let error = run(&store, &["x.csv"], text.clone().into_bytes()).await.expect_err("refused");
+        let error = run(&server, &["x.csv"], text.clone().into_bytes()).await.expect_err("refused");
         assert!(error.to_string().starts_with("line 3: column \"a\""), "{error}");
-        assert_eq!((error.stored.accepted, store.everything().len()), (1, 1));
-        let summary = run(&store, &["x.csv", "--skip-bad"], text.into_bytes()).await.expect("imported");
+        assert_eq!((error.stored.accepted, server.everything().len()), (1, 1));
+        let summary = run(&server, &["x.csv", "--skip-bad"], text.into_bytes()).await.expect("imported");
         assert_eq!((summary.duplicates, summary.skipped.total()), (1, 1));
     }
 
     #[tokio::test]
     async fn open_metrics_are_imported_and_old_samples_counted() {
-        let store = MemoryStore::default();
+        let server = TestApp::new();
         let text = b"up{a=\"b\"} 1 1795338120\nup 2 1\n# EOF\n".to_vec();
-        let summary = run(&store, &["x.om"], text).await.expect("imported");
+        let summary = run(&server, &["x.om"], text).await.expect("imported");
         assert_eq!((summary.accepted, summary.series), (1, 2));
         assert_eq!(summary.rejected.by_reason().collect::<Vec<_>>(), [("beyond_retention", 1)]);
     }
 
     #[tokio::test]
     async fn broken_input_and_a_failing_store_end_the_import_with_a_reason() {
-        let store = MemoryStore::default();
+        let server = TestApp::new();
         let mut cut = gzip("ts,a\n1795338120000,1\n".repeat(100).as_bytes());
         cut.truncate(cut.len() - 12);
-        assert!(run(&store, &["x.csv"], cut).await.is_err());
-        let error = run(&store, &["x.csv"], vec![]).await.expect_err("refused");
+        assert!(run(&server, &["x.csv"], cut).await.is_err());
+        let error = run(&server, &["x.csv"], vec![]).await.expect_err("refused");
         assert!(error.to_string().contains("the file is empty"), "{error}");
-        store.fail_with(|| StoreError::NoSpace("disk full".into()));
+        let full = TestApp::full(Router::new());
         let text = format!("ts,a\n{}", format!("{NOW_MS},1\n").repeat(100_000));
-        let error = run(&store, &["x.csv"], text.into_bytes()).await.expect_err("refused");
+        let error = run(&full, &["x.csv"], text.into_bytes()).await.expect_err("refused");
         assert!(matches!(error.cause, ImportFailure::Store(StoreError::NoSpace(_))), "{error}");
     }
 
@@ -417,10 +409,10 @@ mod tests {
         std::fs::write(&path, format!("ts,a\n{NOW_MS},1\n")).expect("written");
         let args = args(&[path.to_str().expect("UTF-8")]);
         let (input, bar) = args.open().expect("opened");
-        let store = MemoryStore::default();
+        let server = TestApp::new();
         let options = args.options().expect("options");
-        let summary =
-            import(&store, input, options, &ManualClock::new(NOW_MS), &bar).await.expect("imported");
+        let (store, clock) = (server.store.as_ref(), server.clock.as_ref());
+        let summary = import(store, input, options, clock, &bar).await.expect("imported");
         assert_eq!(summary.accepted, 1);
     }
 }

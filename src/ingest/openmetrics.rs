@@ -6,6 +6,7 @@
 
 use super::file::{BadLines, FileError, SampleFile, parse_value, read_line};
 use super::refusals::Refusals;
+use crate::text::start_of;
 use crate::time::parse_unix_seconds;
 use lookback_storage::{Labels, METRIC_NAME_LABEL, NewSample, WriteBatch};
 use std::borrow::Cow;
@@ -287,11 +288,6 @@ impl<R: BufRead + Send> SampleFile for OpenMetricsFile<R> {
     fn skipped(&self) -> &Refusals {
         &self.skipped
     }
-}
-
-/// The beginning of a text, short enough for an error message.
-fn start_of(text: &str) -> String {
-    text.chars().take(64).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The query parameters of a pushed value: its metric labels and its time.
 
+use crate::text::{decode_form, start_of};
 use crate::time::{TimestampError, UnixUnit, parse_timestamp};
-use percent_encoding::percent_decode;
 use thiserror::Error;
 
 /// What a push says besides its value.
@@ -91,18 +91,8 @@ pub fn parse_labels(text: &str) -> Result<Vec<(String, String)>, ParamsError> {
         .collect()
 }
 
-/// Resolves `+` and percent signs, as in a form.
 fn decode(part: &str) -> Result<String, ParamsError> {
-    let spaced: Vec<u8> = part.bytes().map(|b| if b == b'+' { b' ' } else { b }).collect();
-    match percent_decode(&spaced).decode_utf8() {
-        Ok(text) => Ok(text.into_owned()),
-        Err(_) => Err(ParamsError::NotUtf8 { part: start_of(part) }),
-    }
-}
-
-/// The beginning of a text, short enough for an error message.
-fn start_of(text: &str) -> String {
-    text.chars().take(64).collect()
+    decode_form(part).ok_or_else(|| ParamsError::NotUtf8 { part: start_of(part) })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The address of a pushed value: which object, which metric.
 
 use crate::kubernetes::described::{DescribeError, DescribedObject, describe_path};
+use crate::text::start_of;
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
@@ -35,7 +36,7 @@ pub fn parse(path: &str) -> Result<(DescribedObject, String), PathError> {
     let segments = rest.splitn(SEGMENTS_MAX, '/').map(|segment| {
         percent_decode_str(segment)
             .decode_utf8()
-            .map_err(|_| PathError::NotUtf8 { segment: segment.chars().take(64).collect() })
+            .map_err(|_| PathError::NotUtf8 { segment: start_of(segment) })
     });
     let segments: Vec<_> = segments.collect::<Result<_, _>>()?;
     Ok(describe_path(&segments)?)

@@ -17,6 +17,7 @@
 use super::protobuf::{Fields, ProtobufError};
 use super::refusals::Refusals;
 use crate::store::Scope;
+use crate::text::start_of;
 use lookback_storage::labels::limits::LABELS_MAX;
 use lookback_storage::{Labels, NewSample, WriteBatch};
 use std::str;
@@ -181,8 +182,7 @@ fn accept(
 fn describe(pairs: &[RawLabel<'_>]) -> String {
     match pairs.iter().find(|(name, _)| *name == b"__name__") {
         Some((_, value)) => {
-            let name: String = String::from_utf8_lossy(value).chars().take(64).collect();
-            format!("series {name:?}")
+            format!("series {:?}", start_of(&String::from_utf8_lossy(value)))
         }
         None => "a series without a name".to_owned(),
     }

@@ -18,13 +18,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
-/// How often the store is asked whether its set of series has changed, and so how soon after a first
-/// write discovery lists it, at the least.
+/// How often the store is asked whether its set of series has changed in ways that nobody announced:
+/// series that expired, or that another server wrote.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// From one refresh to the next, at the least, however many new series are announced.
+const REFRESH_INTERVAL_MIN: Duration = Duration::from_millis(20);
+
+/// A reading is followed by a pause of this many times its length, so that a large store whose series
+/// come and go all the time is not read without end.
+const PAUSE_READINGS: u32 = 4;
 
 /// One metric of one resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,11 +74,18 @@ impl Snapshot {
 #[derive(Debug, Default)]
 pub struct Catalog {
     current: ArcSwap<Snapshot>,
+    /// Woken when there is something new to list.
+    announced: Notify,
     /// Whether it has been said that not everything is listed.
     said_capped: AtomicBool,
 }
 
 impl Catalog {
+    /// Says that new series have been written: they are to be listed soon. Never waits.
+    pub fn announce(&self) {
+        self.announced.notify_one();
+    }
+
     /// What is known now. Never waits.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -102,7 +117,8 @@ impl Catalog {
 }
 
 /// Keeps the app's catalog fresh until `shutdown`: reads the store again whenever its set of series
-/// has changed, at most every 200 ms. A failing store leaves what was known and is asked again.
+/// has changed, at once when that is announced, and at most a fifth of the time. A failing store leaves
+/// what was known and is asked again.
 pub fn spawn_refresher(app: App, shutdown: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(async move {
         tokio::select! {
@@ -116,6 +132,7 @@ async fn keep_fresh(app: &App) {
     let mut seen = None;
     let mut failing = false;
     loop {
+        let begun = Instant::now();
         match refresh_if_changed(app, seen).await {
             Ok(generation) => {
                 seen = Some(generation);
@@ -127,12 +144,14 @@ async fn keep_fresh(app: &App) {
                 failing = true;
             }
         }
-        tokio::time::sleep(POLL_INTERVAL).await;
+        tokio::time::sleep(REFRESH_INTERVAL_MIN.max(begun.elapsed() * PAUSE_READINGS)).await;
+        // Announced or not, it is time to look again.
+        let _ = tokio::time::timeout(POLL_INTERVAL, app.catalog.announced.notified()).await;
     }
 }
 
 async fn refresh_if_changed(app: &App, seen: Option<u64>) -> Result<u64, StoreError> {
-    let generation = app.store.stats().await?.series_generation;
+    let generation = app.store_stats().await?.series_generation;
     if seen != Some(generation) {
         let settings = &app.settings;
         app.catalog.refresh(app.store.as_ref(), settings.store_timeout, settings.discovery_max).await?;
@@ -227,8 +246,8 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kubernetes::test_store::{TestStore, app};
-    use std::time::Instant;
+    use crate::app::Settings;
+    use crate::testing::{Fault, NOW_MS, TestApp};
 
     const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -238,12 +257,12 @@ mod tests {
     }
 
     async fn catalog_of(series: &[&[(&str, &str)]], entries_max: usize) -> Catalog {
-        let store = TestStore::default();
+        let server = TestApp::new();
         for labels in series {
-            store.put(labels, 0, 1.0);
+            server.put(labels, NOW_MS, 1.0);
         }
         let catalog = Catalog::default();
-        catalog.refresh(&store, TIMEOUT, entries_max).await.expect("refreshed");
+        catalog.refresh(server.store.as_ref(), TIMEOUT, entries_max).await.expect("refreshed");
         catalog
     }
 
@@ -309,24 +328,32 @@ mod tests {
 
     #[tokio::test]
     async fn a_failing_store_leaves_what_was_known() {
-        let store = TestStore::default();
-        store.put(&[("__name__", "rps"), ("namespace", "a"), ("pod", "p1")], 0, 1.0);
-        let catalog = Catalog::default();
-        catalog.refresh(&store, TIMEOUT, 9).await.expect("refreshed");
-        store.set_failing(true);
-        assert!(catalog.refresh(&store, TIMEOUT, 9).await.is_err());
+        let server = TestApp::new();
+        server.put(&[("__name__", "rps"), ("namespace", "a"), ("pod", "p1")], NOW_MS, 1.0);
+        let (store, catalog) = (server.store.as_ref(), Catalog::default());
+        catalog.refresh(store, TIMEOUT, 9).await.expect("refreshed");
+        server.store.set_fault(Some(Fault::Failing));
+        assert!(catalog.refresh(store, TIMEOUT, 9).await.is_err());
         assert_eq!(listed(&catalog), ["pods/rps true"]);
     }
 
     #[tokio::test]
     async fn the_refresher_lists_new_series_soon_and_survives_failures() {
-        let (app, store) = app(0);
+        for fault in [Fault::Failing, Fault::Hanging] {
+            survive(fault).await;
+        }
+    }
+
+    async fn survive(fault: Fault) {
+        let store_timeout = Duration::from_millis(10);
+        let server = TestApp::with_settings(Settings { store_timeout, ..Settings::default() });
+        let (app, store) = (&server.app, &server.store);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        store.set_failing(true);
+        store.set_fault(Some(fault));
         let task = spawn_refresher(app.clone(), async move { drop(stopped.await) });
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        store.set_failing(false);
-        store.put(&[("__name__", "rps"), ("namespace", "a"), ("pod", "p1")], 0, 1.0);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        store.set_fault(None);
+        server.put(&[("__name__", "rps"), ("namespace", "a"), ("pod", "p1")], NOW_MS, 1.0);
         let begun = Instant::now();
         while listed(&app.catalog).is_empty() && begun.elapsed() < Duration::from_secs(5) {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -7,6 +7,7 @@
 //! ```
 
 use super::resources::{NAMESPACE_LABEL, RESOURCE_INFO_METRIC, Resource, ResourceError, resolve};
+use crate::text::start_of;
 use lookback_storage::{LabelError, Labels, METRIC_NAME_LABEL};
 use thiserror::Error;
 
@@ -120,7 +121,7 @@ fn check_name(what: &'static str, name: &str, bytes_max: usize) -> Result<(), De
         || matches!(name, "." | ".." | "*")
         || name.chars().any(|c| c.is_control() || c == '/' || c == '%');
     if bad {
-        return Err(DescribeError::Name { what, start: name.chars().take(64).collect(), bytes_max });
+        return Err(DescribeError::Name { what, start: start_of(name), bytes_max });
     }
     Ok(())
 }

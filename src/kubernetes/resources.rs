@@ -9,6 +9,7 @@
 //! another meaning (`role`, `event`, …); with a group like `rbac.authorization.k8s.io` they work as
 //! custom ones do.
 
+use crate::text::start_of;
 use lookback_storage::{Labels, METRIC_NAME_LABEL};
 use std::borrow::Cow;
 use thiserror::Error;
@@ -189,7 +190,7 @@ pub fn is_resource_label(label: &str) -> bool {
 /// # Errors
 /// When it is neither in the table nor named with a group.
 pub fn resolve(text: &str) -> Result<Resource, ResourceError> {
-    let malformed = || ResourceError::Malformed { resource: text.chars().take(64).collect() };
+    let malformed = || ResourceError::Malformed { resource: start_of(text) };
     let name_byte = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
     let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = text.as_bytes();

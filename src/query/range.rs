@@ -24,13 +24,11 @@ mod question;
 pub mod selection;
 mod similar;
 
-#[cfg(test)]
-pub(crate) mod double;
-
 pub use question::{PARAMETERS, RangeQuestion};
 
 use crate::app::{Settings, UsageSource};
 use crate::store::{Context, LabelsRequest, RangeRequest, SeriesSamples, Store, StoreError};
+use crate::text::start_of;
 use lookback_storage::{METRIC_NAME_LABEL, Matcher, Sample};
 use pods::Pods;
 use thiserror::Error;
@@ -76,16 +74,6 @@ pub enum RangeError {
         /// Names like it, for the message.
         hint: String,
     },
-    /// The answer would have more points than one query may.
-    #[error(
-        "the answer has {points} points, more than the {points_max} that one query may: ask for a larger step, a shorter range or one container"
-    )]
-    TooManyPoints {
-        /// How many.
-        points: usize,
-        /// How many are allowed.
-        points_max: usize,
-    },
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -100,7 +88,7 @@ impl RangeError {
 /// Answers `question` from `store`.
 ///
 /// # Errors
-/// When the metric is unknown, the answer too large, or the store fails.
+/// When the metric is unknown, or the store fails or would read too much.
 pub async fn answer(
     store: &dyn Store,
     context: &Context,
@@ -145,10 +133,6 @@ impl Asking<'_> {
             self.sources().into_iter().map(|source| self.ask_source(source, selection)),
         )
         .await?;
-        let points = answers.iter().flatten().map(|series| series.samples.len()).sum();
-        if points > self.settings.samples_max {
-            return Err(RangeError::TooManyPoints { points, points_max: self.settings.samples_max });
-        }
         Ok(answers.into_iter().fold(Pods::default(), Pods::or_else))
     }
 
@@ -174,6 +158,7 @@ impl Asking<'_> {
             step_ms: question.step_ms,
             aggregation: question.aggregation,
             counter: source.counter,
+            samples_max: self.settings.samples_max,
         };
         self.store.range(self.context, request).await
     }
@@ -190,7 +175,7 @@ impl Asking<'_> {
         let known = self.settings.usage_sources.keys().map(String::as_str);
         let names = similar::similar(metric, known.clone().chain(written.iter().map(String::as_str)));
         Err(RangeError::UnknownMetric {
-            metric: metric.chars().take(64).collect(),
+            metric: start_of(metric),
             known: known.collect::<Vec<_>>().join(", "),
             hint: if names.is_empty() {
                 String::new()

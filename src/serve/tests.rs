@@ -1,10 +1,11 @@
-//! The assembled server, by real connections over a store in memory.
+//! The assembled server, by real connections.
 
 use super::*;
-use crate::app::{Parts, Settings};
+use crate::app::Parts;
 use crate::clock::ManualClock;
 use crate::config::{Cli, Command};
-use crate::query::range::double::MemoryStore;
+use crate::store::opening::OpeningStore;
+use crate::testing::{NOW_MS, TestApp};
 use clap::Parser;
 use prepare::{PrepareError, Prepared, prepare};
 use std::sync::Arc;
@@ -15,17 +16,7 @@ use tokio::sync::oneshot;
 async fn prepared(flags: &[&str]) -> Result<Prepared, PrepareError> {
     let cli = Cli::try_parse_from([&["lookback"], flags].concat()).expect("valid flags");
     let Command::Serve(args) = cli.into_command() else { panic!("not an import") };
-    prepare(&args, Arc::new(ManualClock::new(1_795_338_120_000))).await
-}
-
-fn app(settings: Settings) -> App {
-    App::new(Parts {
-        store: Arc::new(MemoryStore::default()),
-        clock: Arc::new(ManualClock::default()),
-        settings,
-        metrics: Arc::default(),
-        catalog: Arc::default(),
-    })
+    prepare(&args, Arc::new(ManualClock::new(NOW_MS))).await
 }
 
 async fn get(address: std::net::SocketAddr, path: &str) -> String {
@@ -45,7 +36,8 @@ async fn every_api_is_reached_and_a_shutdown_ends_it() {
     let Prepared { settings, plain, secure, .. } = prepared(&flags).await.expect("prepared");
     let address = plain.listener.local_addr().expect("bound");
     let (stop, stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(serve(app(settings), plain, secure, Limits::default(), async {
+    let TestApp { app, .. } = &TestApp::with_settings(settings);
+    let serving = tokio::spawn(serve(app.clone(), plain, secure, Limits::default(), async {
         let _ = stopped.await;
     }));
     for (path, status) in [
@@ -70,6 +62,44 @@ async fn every_api_is_reached_and_a_shutdown_ends_it() {
     stop.send(()).expect("still serving");
     serving.await.expect("ends");
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn while_the_store_is_opened_discovery_answers_and_the_rest_says_so() {
+    let data = tempfile::tempdir().expect("a directory");
+    let flags =
+        ["--listen=127.0.0.1:0", "--secure-port=0", "--data-dir", data.path().to_str().expect("UTF-8")];
+    let Prepared { settings, plain, secure, .. } = prepared(&flags).await.expect("prepared");
+    let address = plain.listener.local_addr().expect("bound");
+    let opening = Arc::new(OpeningStore::default());
+    let app = App::new(Parts {
+        store: opening.clone(),
+        clock: Arc::new(ManualClock::new(NOW_MS)),
+        settings,
+        metrics: Arc::default(),
+        catalog: Arc::default(),
+    });
+    let (_stop, stopped) = oneshot::channel::<()>();
+    tokio::spawn(serve(app, plain, secure, Limits::default(), async {
+        let _ = stopped.await;
+    }));
+    let one = "/apis/custom.metrics.k8s.io/v1beta1/namespaces/default/pods/p1/rps";
+    let range = "/api/v1/metrics?workload=w&namespace=n&metric=cpu&start=1&end=2";
+    let discovery = ["/apis", "/apis/custom.metrics.k8s.io", "/apis/custom.metrics.k8s.io/v1beta2"];
+    for path in discovery.into_iter().chain(["/livez", "/health"]) {
+        let answer = get(address, path).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+    for (path, said) in
+        [(one, "\"reason\":\"ServiceUnavailable\""), (range, "being opened"), ("/readyz", "reads")]
+    {
+        let answer = get(address, path).await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains(said), "{path}: {answer}");
+    }
+
+    opening.opened(TestApp::new().app.store.clone());
+    assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+    assert!(get(address, one).await.starts_with("HTTP/1.1 404"));
 }
 
 #[tokio::test]

@@ -20,8 +20,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the engine is told to do its background work.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
-/// Most samples that one range request may read.
-const RANGE_SAMPLES_MAX: usize = 100_000_000;
 
 /// The store that keeps its data in a directory of this machine. A cheap clone.
 #[derive(Clone)]
@@ -187,7 +185,7 @@ impl Store for EmbeddedStore {
         request: RangeRequest,
     ) -> Result<Vec<SeriesSamples>, StoreError> {
         let read = move |db: &Db, scope: &Scope, cancelled: &(dyn Fn() -> bool + Sync)| {
-            let limits = ReadLimits { samples_max: RANGE_SAMPLES_MAX, cancelled };
+            let limits = ReadLimits { samples_max: request.samples_max, cancelled };
             let grid =
                 Grid { start_ms: request.start_ms, end_ms: request.end_ms, step_ms: request.step_ms.max(1) };
             within(scope, &request.matchers, |selection| {

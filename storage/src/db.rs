@@ -1,17 +1,17 @@
 //! The engine: opened on a directory, shared by clones.
 
 use crate::append::{OutOfOrder, WriteBatch, WriteReport};
-use crate::block::{BLOCKS_DIR, Block};
+use crate::block::BLOCKS_DIR;
 use crate::commit::{Append, Command, Committer};
-use crate::deletes::{DeleteRecord, Deletes};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::identity;
-use crate::index::{Index, Loaded, StoreRecord};
+use crate::index::{Index, StoreRecord};
 use crate::labels::Labels;
-use crate::log::{Group, Log};
+use crate::log::{LOG_DIR, Log};
 use crate::maintain::{Maintained, MaintenanceState};
 use crate::options::Options;
+use crate::recover::{remove_orphans, replay, restore};
 use crate::resample::{Aggregation, Grid};
 use crate::sample::Sample;
 use crate::select::{ReadLimits, Selection, SeriesSamples};
@@ -19,7 +19,7 @@ use crate::state::State;
 use crossbeam::channel::{Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +28,6 @@ use std::thread::JoinHandle;
 use uuid::Uuid;
 
 const LOCK_FILE: &str = "LOCK";
-const LOG_DIR: &str = "log";
 const INDEX_DIR: &str = "index";
 /// Commands that may wait for the committer.
 const COMMANDS_MAX: usize = 1_024;
@@ -102,10 +101,6 @@ impl Db {
         let loaded = index.load()?;
         let state = Arc::new(State::new(dir, options, store.partition_ms));
         let checkpoint = loaded.checkpoint;
-        // Merges, and a seal that was cut off, take numbers without moving the checkpoint. A number that is
-        // given twice would overwrite a block.
-        let taken = loaded.blocks.iter().map(|block| block.id).max().unwrap_or(0);
-        let next_block = checkpoint.next_block.max(taken + 1);
         let block_paths = restore(&state, loaded)?;
         let log = Log::open(&dir.join(LOG_DIR), store.uuid, checkpoint.next_seq, |seq, group| {
             replay(&state, seq, group)
@@ -133,7 +128,10 @@ impl Db {
             store,
             commands,
             queued_samples,
-            maintenance: Mutex::new(MaintenanceState { next_block, last_seal_ms: None }),
+            maintenance: Mutex::new(MaintenanceState {
+                next_block: checkpoint.next_block,
+                last_seal_ms: None,
+            }),
             committer: Some(committer),
             _lock: lock,
         })))
@@ -351,104 +349,4 @@ fn lock(dir: &Path) -> Result<File> {
         }
         Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
     }
-}
-
-/// Brings what the index knows into memory. Answers the paths of all blocks it names.
-fn restore(state: &State, loaded: Loaded) -> Result<HashSet<PathBuf>> {
-    state.registry.reserve(loaded.checkpoint.next_series.max(1));
-    for (id, labels) in loaded.series {
-        state.registry.restore(id, labels);
-    }
-    *state.postings.write() = loaded.postings;
-    let mut deletes = Deletes::default();
-    loaded.deletes.into_iter().for_each(|delete| deletes.add(delete));
-    state.set_deletes(deletes);
-
-    let mut blocks = Vec::with_capacity(loaded.blocks.len());
-    let known: HashSet<PathBuf> = loaded.blocks.iter().map(|record| record.path(&state.dir)).collect();
-    for record in loaded.blocks {
-        match Block::open(&state.dir, record) {
-            Ok(block) => blocks.push(Arc::new(block)),
-            Err(error) => {
-                state.counters.damaged_blocks.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(%error, "a damaged block is left out");
-            }
-        }
-    }
-    state.set_blocks(blocks);
-    restore_latest(state)?;
-    Ok(known)
-}
-
-/// Notes the newest sealed sample of each series.
-fn restore_latest(state: &State) -> Result<()> {
-    let deletes = state.deletes();
-    let mut touched = HashSet::new();
-    for block in state.blocks().iter() {
-        for entry in block.entries() {
-            if deletes.touches(entry.series, block.record().sealed_seq) {
-                touched.insert(entry.series);
-            } else if let Some(series) = state.registry.get(entry.series) {
-                series.note_latest(entry.last);
-            }
-        }
-    }
-    for series in touched.into_iter().filter_map(|id| state.registry.get(id)) {
-        series.reset_latest(state.newest_sample(&series)?);
-    }
-    Ok(())
-}
-
-/// Removes block files that the index does not name: their seal or merge was cut off.
-fn remove_orphans(dir: &Path, known: &HashSet<PathBuf>) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for path in entries.flatten().map(|entry| entry.path()) {
-        if path.is_dir() {
-            remove_orphans(&path, known);
-        } else if !known.contains(&path) && path.extension().is_some_and(|e| e == "block" || e == "tmp") {
-            match fs::remove_file(&path) {
-                Ok(()) => tracing::info!(path = %path.display(), "removed what an interrupted seal left"),
-                Err(error) => tracing::warn!(path = %path.display(), %error, "could not remove a left-over"),
-            }
-        }
-    }
-}
-
-/// Applies a group of the log to memory.
-fn replay(state: &State, seq: u64, group: Group) -> Result<()> {
-    let damaged = |what: String| Error::damaged(&state.dir.join(LOG_DIR), format!("group {seq}: {what}"));
-    for definition in group.series {
-        // Known already where a checkpoint came in between.
-        if state.registry.get(definition.id).is_some() {
-            continue;
-        }
-        let labels = Labels::new(definition.labels).map_err(|error| damaged(error.to_string()))?;
-        let series = state.registry.restore(definition.id, labels);
-        state.publish(&series);
-    }
-    for (id, sample) in group.samples {
-        let series = state.registry.get(id).ok_or_else(|| damaged(format!("series {id} is not defined")))?;
-        state.insert(&series, sample);
-    }
-    if !group.deletes.is_empty() {
-        let mut deletes = (*state.deletes()).clone();
-        let mut touched = Vec::with_capacity(group.deletes.len());
-        for delete in group.deletes {
-            deletes.add(DeleteRecord {
-                seq,
-                series: delete.series,
-                start_ms: delete.start_ms,
-                end_ms: delete.end_ms,
-            });
-            // Forgotten since: then it had nothing left.
-            let Some(series) = state.registry.get(delete.series) else { continue };
-            state.count_gone_from_head(series.delete_from_head(delete.start_ms, delete.end_ms));
-            touched.push(series);
-        }
-        state.set_deletes(deletes);
-        for series in touched {
-            series.reset_latest(state.newest_sample(&series)?);
-        }
-    }
-    Ok(())
 }

@@ -103,7 +103,7 @@ impl Index {
 
     /// Reads everything.
     pub(crate) fn load(&self) -> Result<Loaded> {
-        let checkpoint = match self.meta.get(CHECKPOINT_KEY)? {
+        let mut checkpoint: Checkpoint = match self.meta.get(CHECKPOINT_KEY)? {
             Some(bytes) => self.decode(&bytes, "the checkpoint")?,
             None => Checkpoint::default(),
         };
@@ -134,6 +134,10 @@ impl Index {
             blocks.extend(of_partition);
             Ok(())
         })?;
+        // Merges number blocks without moving the checkpoint, and a seal may have been cut off before it
+        // did: a number that is used again would put one block in the place of another.
+        let in_use = blocks.iter().map(|block| block.id.saturating_add(1)).max();
+        checkpoint.next_block = checkpoint.next_block.max(in_use.unwrap_or_default());
         let mut deletes = Vec::new();
         self.deletes.scan(|_, value| {
             deletes.push(self.decode(value, "a delete")?);

@@ -174,7 +174,7 @@ impl Labels {
 }
 
 /// The beginning of a text, short enough for an error message.
-fn start_of(text: &str) -> String {
+pub(crate) fn start_of(text: &str) -> String {
     text.chars().take(64).collect()
 }
 

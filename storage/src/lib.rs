@@ -37,6 +37,7 @@
 //! | file | what |
 //! |---|---|
 //! | `db` | opening, the public calls |
+//! | `recover` | index and log brought into memory at the start |
 //! | `commit` | the one thread that changes the store: group commit |
 //! | `seal`, `maintain` | memory to blocks; expiry, merges |
 //! | `select` | reads: memory and blocks merged |
@@ -66,6 +67,7 @@ mod maintain;
 mod matcher;
 mod options;
 mod postings;
+mod recover;
 mod registry;
 pub mod resample;
 mod sample;

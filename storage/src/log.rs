@@ -20,6 +20,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
+/// The directory of all generations below the data directory.
+pub(crate) const LOG_DIR: &str = "log";
+
 const GROUPS_TREE: &str = "groups";
 const HEAD_TREE: &str = "head";
 const FIRST_SEQ_KEY: &[u8] = b"first_seq";

@@ -61,18 +61,26 @@ impl Inner {
             record.partition_start_ms.saturating_add(self.state.partition_ms) <= oldest_ms
         };
         let all = self.state.blocks();
-        let (gone, kept): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|b| expired(b.record()));
+        let mut quarantined = self.state.quarantined.lock();
+        let gone: Vec<BlockRecord> = all
+            .iter()
+            .map(|b| b.record())
+            .chain(quarantined.iter())
+            .filter(|r| expired(r))
+            .cloned()
+            .collect();
         if gone.is_empty() {
             return Ok(0);
         }
         let partitions: BTreeSet<(&str, i64)> =
-            gone.iter().map(|b| (b.record().class.as_str(), b.record().partition_start_ms)).collect();
+            gone.iter().map(|record| (record.class.as_str(), record.partition_start_ms)).collect();
         for (class, partition_start_ms) in &partitions {
             self.index.put_blocks(class, *partition_start_ms, &[])?;
         }
         self.index.sync()?;
-        self.state.set_blocks(kept);
-        let dirs: BTreeSet<_> = gone.iter().map(|b| b.record().partition_dir(&self.state.dir)).collect();
+        self.state.set_blocks(all.iter().filter(|b| !expired(b.record())).cloned().collect());
+        quarantined.retain(|record| !expired(record));
+        let dirs: BTreeSet<_> = gone.iter().map(|record| record.partition_dir(&self.state.dir)).collect();
         for dir in dirs {
             files::remove_dir_all(&dir)?;
         }
@@ -82,20 +90,23 @@ impl Inner {
     /// Merges the blocks of each partition that has too many into one.
     fn merge_crowded(&self, next_block: &mut u64) -> Result<usize> {
         let mut partitions: BTreeMap<(String, i64), Vec<Arc<Block>>> = BTreeMap::new();
-        for block in self.state.blocks().iter() {
+        let unmergeable = self.state.unmergeable.lock().clone();
+        for block in self.state.blocks().iter().filter(|b| !unmergeable.contains(&b.record().id)) {
             let record = block.record();
             let key = (record.class.clone(), record.partition_start_ms);
             partitions.entry(key).or_default().push(Arc::clone(block));
         }
         partitions.retain(|_, blocks| blocks.len() > self.state.options.blocks_per_partition_max);
+        let mut merged = 0;
         for ((class, partition_start_ms), blocks) in &partitions {
             self.state.check_space()?;
-            self.merge(class, *partition_start_ms, blocks, take_next(next_block))?;
+            merged += usize::from(self.merge(class, *partition_start_ms, blocks, take_next(next_block))?);
         }
-        Ok(partitions.len())
+        Ok(merged)
     }
 
-    fn merge(&self, class: &str, partition_start_ms: i64, blocks: &[Arc<Block>], id: u64) -> Result<()> {
+    /// Puts one block in the place of several. False: one of them is damaged, and they stay as they are.
+    fn merge(&self, class: &str, partition_start_ms: i64, blocks: &[Arc<Block>], id: u64) -> Result<bool> {
         let deletes = self.state.deletes();
         let mut series: BTreeSet<u32> = BTreeSet::new();
         series.extend(blocks.iter().flat_map(|b| b.entries().iter().map(|e| e.series)));
@@ -106,8 +117,10 @@ impl Inner {
             let mut samples: Vec<Sample> = Vec::new();
             for block in blocks {
                 for entry in block.of_series(series) {
-                    // A damaged chunk is lost already: the merge must not lose the others with it.
-                    let Some(mut of_chunk) = self.state.read_chunk(block, entry)? else { continue };
+                    let Some(mut of_chunk) = self.state.read_chunk(block, entry)? else {
+                        self.state.unmergeable.lock().insert(block.record().id);
+                        return Ok(false);
+                    };
                     deletes.apply(series, block.record().sealed_seq, &mut of_chunk);
                     samples.append(&mut of_chunk);
                 }
@@ -126,7 +139,8 @@ impl Inner {
         for block in blocks {
             fs::remove_file(block.path()).map_err(Error::io("remove", block.path()))?;
         }
-        self.forget_spent_deletes()
+        self.forget_spent_deletes()?;
+        Ok(true)
     }
 
     /// Deletes that every block has seen need not be remembered.
@@ -145,6 +159,10 @@ impl Inner {
 
     /// Forgets series that have no sample left, neither in memory nor in a block.
     fn forget_empty_series(&self) -> Result<usize> {
+        // A block that can't be opened may hold samples of any series, and may be mended yet.
+        if !self.state.quarantined.lock().is_empty() {
+            return Ok(0);
+        }
         let in_blocks: HashSet<u32> =
             self.state.blocks().iter().flat_map(|b| b.entries().iter().map(|e| e.series)).collect();
         let empty: Vec<Arc<Series>> = self

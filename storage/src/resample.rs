@@ -9,6 +9,7 @@
 //! Percentiles interpolate linearly between the two nearest ranks: the value at rank `p/100·(n−1)` of
 //! the sorted samples, as `quantile_over_time` does.
 
+use crate::labels::start_of;
 use crate::sample::Sample;
 use std::str::FromStr;
 use thiserror::Error;
@@ -43,7 +44,7 @@ impl FromStr for Aggregation {
     type Err = UnknownAggregation;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let unknown = || UnknownAggregation(text.chars().take(64).collect());
+        let unknown = || UnknownAggregation(start_of(text));
         Ok(match text {
             "avg" => Self::Avg,
             "min" => Self::Min,

@@ -97,14 +97,15 @@ impl Inner {
         Block::open(&self.state.dir, writer.finish()?)
     }
 
-    /// Makes the index name exactly those of `blocks` that belong to a partition.
+    /// Makes the index name exactly those of `blocks` that belong to a partition, and its quarantined ones.
     pub(crate) fn index_partition(
         &self,
         class: &str,
         partition_start_ms: i64,
         blocks: &[Arc<Block>],
     ) -> Result<()> {
-        let records = blocks.iter().map(|block| block.record());
+        let quarantined = self.state.quarantined.lock();
+        let records = blocks.iter().map(|block| block.record()).chain(quarantined.iter());
         let of_partition: Vec<BlockRecord> = records
             .filter(|r| r.class == class && r.partition_start_ms == partition_start_ms)
             .cloned()

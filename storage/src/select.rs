@@ -90,15 +90,15 @@ impl State {
     ) -> Result<Vec<SeriesSamples>> {
         let mut series = self.select_series(selection);
         series.sort_by(|a, b| a.labels.cmp(&b.labels));
-        let mut budget = limits.samples_max;
+        let mut left = limits.samples_max;
+        let too_many = || Error::TooManySamples { samples_max: limits.samples_max };
         let mut answer = Vec::with_capacity(series.len());
         for series in series {
             if (limits.cancelled)() {
                 return Err(Error::Cancelled);
             }
-            let samples = self.read_series(&series, start_ms, end_ms)?;
-            let left = budget.checked_sub(samples.len());
-            budget = left.ok_or(Error::TooManySamples { samples_max: limits.samples_max })?;
+            let samples = self.read_series(&series, start_ms, end_ms, left)?.ok_or_else(too_many)?;
+            left -= samples.len();
             let samples = digest(samples);
             if !samples.is_empty() {
                 answer.push((Arc::clone(&series.labels), samples));
@@ -107,23 +107,38 @@ impl State {
         Ok(answer)
     }
 
-    /// The samples of one series in `[start_ms, end_ms]`.
-    pub(crate) fn read_series(&self, series: &Series, start_ms: i64, end_ms: i64) -> Result<Vec<Sample>> {
-        let mut samples = Vec::new();
-        let mut in_memory = Vec::new();
+    /// The samples of one series in `[start_ms, end_ms]`; `None`, as soon as that is known, if they are
+    /// more than `samples_max`.
+    fn read_series(
+        &self,
+        series: &Series,
+        start_ms: i64,
+        end_ms: i64,
+        samples_max: usize,
+    ) -> Result<Option<Vec<Sample>>> {
+        let (mut samples, mut in_memory) = (Vec::new(), Vec::new());
         series.read_head(start_ms, end_ms, &mut in_memory);
         let (deletes, blocks) = (self.deletes(), self.blocks());
         for block in blocks.iter().filter(|block| block.overlaps(start_ms, end_ms)) {
             for entry in block.of_series(series.id) {
-                if entry.min_ms <= end_ms && entry.last.timestamp_ms >= start_ms {
-                    samples.append(&mut self.read_entry(block, entry, &deletes)?);
+                if entry.min_ms > end_ms || entry.last.timestamp_ms < start_ms {
+                    continue;
+                }
+                let mut of_entry = self.read_entry(block, entry, &deletes)?;
+                of_entry.retain(|s| (start_ms..=end_ms).contains(&s.timestamp_ms));
+                samples.append(&mut of_entry);
+                if samples.len() > samples_max {
+                    // A sample may lie in two places.
+                    sort_and_deduplicate(&mut samples);
+                    if samples.len() > samples_max {
+                        return Ok(None);
+                    }
                 }
             }
         }
-        samples.retain(|s| (start_ms..=end_ms).contains(&s.timestamp_ms));
         samples.append(&mut in_memory);
         sort_and_deduplicate(&mut samples);
-        Ok(samples)
+        Ok((samples.len() <= samples_max).then_some(samples))
     }
 
     /// What a chunk holds that is neither deleted nor damaged.

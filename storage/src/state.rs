@@ -1,6 +1,6 @@
 //! What the engine's parts share.
 
-use crate::block::Block;
+use crate::block::{Block, BlockRecord};
 use crate::deletes::Deletes;
 use crate::error::{Error, Result};
 use crate::files;
@@ -11,6 +11,7 @@ use crate::registry::Registry;
 use crate::sample::Sample;
 use crate::series::{Inserted, Series};
 use parking_lot::{Mutex, RwLock};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +28,11 @@ pub(crate) struct State {
     blocks: RwLock<Arc<Vec<Arc<Block>>>>,
     /// Replaced as a whole, likewise.
     deletes: RwLock<Arc<Deletes>>,
+    /// Blocks that could not be opened: the index goes on naming them, so that nothing removes their
+    /// files before they expire.
+    pub(crate) quarantined: Mutex<Vec<BlockRecord>>,
+    /// Numbers of blocks with a damaged chunk: they are not merged, which would remove their files.
+    pub(crate) unmergeable: Mutex<HashSet<u64>>,
     /// Durable series that the index database does not have yet.
     pub(crate) unindexed: Mutex<Vec<Arc<Series>>>,
     /// Why the last write failed, until one succeeds.
@@ -61,6 +67,8 @@ impl State {
             postings: RwLock::default(),
             blocks: RwLock::default(),
             deletes: RwLock::default(),
+            quarantined: Mutex::default(),
+            unmergeable: Mutex::default(),
             unindexed: Mutex::default(),
             write_failure: Mutex::default(),
             counters: Counters::default(),

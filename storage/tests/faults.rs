@@ -134,9 +134,28 @@ fn a_damaged_block_is_left_out_and_counted_while_the_rest_is_read() {
     assert_eq!((count(&db), db.stats().damaged_blocks), (50, 1));
     drop(db);
 
+    // Seals and merges beside it leave its file alone.
+    let eager = Options { seal_log_bytes: 1, blocks_per_partition_max: 1, ..Options::default() };
+    for pod in 3..6 {
+        let db = open(dir.path(), eager.clone()).expect("opens all the same");
+        append(&db, pod, 10).expect("appended");
+        db.maintain(NOW_MS).expect("maintained");
+    }
+
+    // Damaged where only a read finds it, it is not merged away either.
+    let mut flipped = bytes.clone();
+    flipped[100] ^= 1;
+    std::fs::write(&path, &flipped).expect("written");
+    let db = open(dir.path(), eager.clone()).expect("opens all the same");
+    append(&db, 6, 10).expect("appended");
+    db.maintain(NOW_MS).expect("maintained");
+    db.maintain(NOW_MS).expect("maintained");
+    assert_eq!(count(&db), 90);
+    drop(db);
+
     // Mended: all of it is there again.
     std::fs::write(&path, &bytes).expect("written");
-    assert_eq!(count(&open(dir.path(), Options::default()).expect("opens")), 150);
+    assert_eq!(count(&open(dir.path(), Options::default()).expect("opens")), 190);
 }
 
 fn only_block(dir: &Path) -> PathBuf {

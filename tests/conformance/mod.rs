@@ -26,6 +26,19 @@ fn only(namespace: &str) -> Context {
     context(Scope::Namespaces(Arc::new(BTreeSet::from([namespace.to_owned()]))))
 }
 
+/// A question for all of these series over a grid.
+fn ask(matchers: &[Matcher], grid: Grid, aggregation: Aggregation) -> RangeRequest {
+    RangeRequest {
+        matchers: matchers.to_vec(),
+        start_ms: grid.start_ms,
+        end_ms: grid.end_ms,
+        step_ms: grid.step_ms,
+        aggregation,
+        counter: false,
+        samples_max: 1_000_000,
+    }
+}
+
 fn series(namespace: &str, pod: &str) -> Labels {
     Labels::new([("__name__", "rps"), ("namespace", namespace), ("pod", pod)]).expect("valid")
 }
@@ -115,14 +128,7 @@ pub(crate) async fn a_range_is_what_the_one_definition_says(store: Arc<dyn Store
         {
             let aggregation: Aggregation = name.parse().expect("known");
             let grid = Grid { start_ms, end_ms: NOW_MS + 100, step_ms };
-            let request = RangeRequest {
-                matchers: vec![Matcher::equal("pod", "p")],
-                start_ms,
-                end_ms: grid.end_ms,
-                step_ms,
-                aggregation,
-                counter: false,
-            };
+            let request = ask(&[Matcher::equal("pod", "p")], grid, aggregation);
             let answer = store.range(&all(), request).await.expect("answered");
             let points = answer.into_iter().flat_map(|series| series.samples).collect::<Vec<_>>();
             assert_eq!(points, resample(&samples, grid, aggregation), "{name} every {step_ms}");
@@ -135,14 +141,8 @@ pub(crate) async fn a_counter_is_read_as_its_rate(store: Arc<dyn Store>) {
         (0..100).map(|i| Sample::new(NOW_MS - (99 - i) * 15_000, ((i % 40) * 3) as f64)).collect();
     append(&*store, &series("a", "p"), &samples).await;
     let grid = Grid { start_ms: NOW_MS - 900_000, end_ms: NOW_MS, step_ms: 60_000 };
-    let request = RangeRequest {
-        matchers: vec![Matcher::equal("pod", "p")],
-        start_ms: grid.start_ms,
-        end_ms: grid.end_ms,
-        step_ms: grid.step_ms,
-        aggregation: Aggregation::Avg,
-        counter: true,
-    };
+    let request =
+        RangeRequest { counter: true, ..ask(&[Matcher::equal("pod", "p")], grid, Aggregation::Avg) };
     let answer = store.range(&all(), request).await.expect("answered");
     assert_eq!(answer[0].samples, resample(&counter_rates(&samples, 300_000), grid, Aggregation::Avg));
     assert_eq!(answer[0].samples.len(), 16);
@@ -188,14 +188,8 @@ pub(crate) async fn a_scope_bounds_every_call(store: Arc<dyn Store>) {
     assert_eq!(selected.iter().map(|s| (*s.labels).clone()).collect::<Vec<_>>(), [series("a", "p")]);
     assert_eq!(store.latest(&only("b"), &rps, 0).await.expect("read").len(), 1);
     assert!(store.latest(&only("c"), &rps, 0).await.expect("read").is_empty());
-    let request = RangeRequest {
-        matchers: rps.to_vec(),
-        start_ms: NOW_MS,
-        end_ms: NOW_MS,
-        step_ms: 1_000,
-        aggregation: Aggregation::Avg,
-        counter: false,
-    };
+    let grid = Grid { start_ms: NOW_MS, end_ms: NOW_MS, step_ms: 1_000 };
+    let request = ask(&rps, grid, Aggregation::Avg);
     assert_eq!(store.range(&only("a"), request).await.expect("read").len(), 1);
     assert_eq!(store.delete(&only("a"), &rps, i64::MIN, i64::MAX).await.expect("deleted"), 1);
     assert_eq!(select(&*store, &rps).await.len(), 2);
@@ -219,6 +213,21 @@ pub(crate) async fn a_selection_larger_than_the_limit_is_refused(store: Arc<dyn 
     append(&*store, &series("a", "p"), &irregular(100)).await;
     let error = store.select(&all(), &[], i64::MIN, i64::MAX, 99).await.expect_err("refused");
     assert!(matches!(error, StoreError::TooLarge(_)), "{error}");
+}
+
+pub(crate) async fn a_range_that_would_read_more_than_the_limit_is_refused(store: Arc<dyn Store>) {
+    for pod in ["p1", "p2"] {
+        append(&*store, &series("a", pod), &irregular(50)).await;
+    }
+    // One point: it is the samples read that count, in all series together.
+    let grid = Grid { start_ms: NOW_MS, end_ms: NOW_MS, step_ms: 3_600_000 };
+    let all_of = async |samples_max, matchers: &[Matcher]| {
+        store.range(&all(), RangeRequest { samples_max, ..ask(matchers, grid, Aggregation::Avg) }).await
+    };
+    let error = all_of(99, &[]).await.expect_err("refused");
+    assert!(matches!(&error, StoreError::TooLarge(told) if told.contains("ask for")), "{error}");
+    assert_eq!(all_of(100, &[]).await.expect("answered").len(), 2);
+    assert_eq!(all_of(50, &[Matcher::equal("pod", "p1")]).await.expect("answered").len(), 1);
 }
 
 pub(crate) async fn concurrent_writers_lose_nothing(store: Arc<dyn Store>) {

@@ -1,30 +1,22 @@
 use super::*;
 use crate::kubernetes::resources::{resolve, resource_info_labels};
-use crate::kubernetes::test_store::{TestStore, app};
 use crate::store::Scope;
+use crate::testing::{Fault, NOW_MS, TestApp};
 use axum::body::Body;
-use axum::http::{Method, Request};
-use http_body_util::BodyExt;
+use axum::http::{HeaderValue, Method, Request, header};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tower::ServiceExt;
 
-/// 2026-11-22T09:02:00Z
-const NOW_MS: i64 = 1_795_338_120_000;
 const BASE: &str = "/apis/custom.metrics.k8s.io";
 
-struct Server {
-    app: App,
-    store: Arc<TestStore>,
-    caller: Caller,
-}
+struct Server(TestApp);
 
 impl Server {
     /// Two pods and a node, a service, a namespace and a widget with metrics; all fresh.
     async fn new() -> Self {
-        let (app, store) = app(NOW_MS);
+        let server = TestApp::serving(routes());
         for (labels, value) in [
             (vec![("pod", "p1"), ("__name__", "rps")], 1.5),
             (vec![("pod", "p2"), ("__name__", "rps")], 1000.0),
@@ -37,14 +29,15 @@ impl Server {
             (vec![("__name__", "size"), ("widgets_example_com", "w1")], 6.0),
         ] {
             let labels: Vec<_> = labels.into_iter().chain([("namespace", "default")]).collect();
-            store.put(&labels, NOW_MS + 999, value);
+            server.put(&labels, NOW_MS + 999, value);
         }
-        store.put(&[("node", "n1"), ("__name__", "load")], NOW_MS, 0.5);
+        server.put(&[("node", "n1"), ("__name__", "load")], NOW_MS, 0.5);
         let widgets = resolve("widgets.example.com").expect("custom");
         let info = resource_info_labels(&widgets, true).expect("info");
-        store.put(&info.iter().collect::<Vec<_>>(), NOW_MS, 1.0);
-        app.catalog.refresh(store.as_ref(), Duration::from_secs(1), 100).await.expect("refreshed");
-        Self { app, store, caller: Caller::local() }
+        server.put(&info.iter().collect::<Vec<_>>(), NOW_MS, 1.0);
+        let refreshed = server.app.catalog.refresh(server.store.as_ref(), Duration::from_secs(1), 100);
+        refreshed.await.expect("refreshed");
+        Self(server)
     }
 
     async fn ask(&self, method: Method, path: &str) -> (StatusCode, Value) {
@@ -53,13 +46,10 @@ impl Server {
         *request.uri_mut() = path.parse().expect("a path");
         let accept = HeaderValue::from_static("application/vnd.kubernetes.protobuf, */*");
         request.headers_mut().insert(header::ACCEPT, accept);
-        request.extensions_mut().insert(self.caller.clone());
-        let response = routes().with_state(self.app.clone()).oneshot(request).await.expect("infallible");
-        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json", "{path}");
-        assert!(response.extensions().get::<Api>().is_some(), "{path} says which API answered");
-        let code = response.status();
-        let body = response.into_body().collect().await.expect("a body").to_bytes();
-        (code, serde_json::from_slice(&body).unwrap_or_else(|e| panic!("{path}: {e}")))
+        let answer = self.0.call(request).await;
+        assert_eq!(answer.headers[header::CONTENT_TYPE], "application/json", "{path}");
+        assert!(answer.api.is_some(), "{path} says which API answered");
+        (answer.code, answer.json())
     }
 
     async fn get(&self, path: &str) -> (StatusCode, Value) {
@@ -234,15 +224,15 @@ async fn errors_are_statuses_in_the_words_of_the_contract() {
 async fn stale_and_unusable_samples_are_missing() {
     let server = Server::new().await;
     let pod = |metric, name| [("__name__", metric), ("namespace", "default"), ("pod", name)];
-    server.store.put(&pod("old", "p1"), NOW_MS - 300_001, 1.0);
-    server.store.put(&pod("edge", "p1"), NOW_MS - 300_000, 1.0);
-    server.store.put(&pod("bad", "p1"), NOW_MS, f64::NAN);
-    server.store.put(&pod("bad", "p2"), NOW_MS, f64::INFINITY);
-    server.store.put(&pod("bad", "p3"), NOW_MS, 1e300);
-    server.store.put(&pod("bad", "p4"), NOW_MS, -2.0);
+    server.0.put(&pod("old", "p1"), NOW_MS - 300_001, 1.0);
+    server.0.put(&pod("edge", "p1"), NOW_MS - 300_000, 1.0);
+    server.0.put(&pod("bad", "p1"), NOW_MS, f64::NAN);
+    server.0.put(&pod("bad", "p2"), NOW_MS, f64::INFINITY);
+    server.0.put(&pod("bad", "p3"), NOW_MS, 1e300);
+    server.0.put(&pod("bad", "p4"), NOW_MS, -2.0);
     for part in ["a", "b"] {
         let labels: Vec<_> = pod("big", "p1").into_iter().chain([("part", part)]).collect();
-        server.store.put(&labels, NOW_MS, 9e15);
+        server.0.put(&labels, NOW_MS, 9e15);
     }
     let ns = "/v1beta1/namespaces/default/pods";
     assert_eq!(server.get(&format!("{ns}/*/old")).await.1["items"], json!([]));
@@ -260,8 +250,8 @@ async fn stale_and_unusable_samples_are_missing() {
 #[tokio::test]
 async fn discovery_lists_what_was_written_whatever_the_store_does() {
     let server = Server::new().await;
-    server.store.set_failing(true);
-    for slash in ["", "/"] {
+    for (slash, fault) in [("", Fault::Hanging), ("/", Fault::Failing)] {
+        server.0.store.set_fault(Some(fault));
         let (code, groups) = server.ask(Method::GET, &format!("/apis{slash}")).await;
         assert_eq!((code, &groups["kind"]), (StatusCode::OK, &json!("APIGroupList")));
         assert_eq!(groups["groups"][0]["name"], "custom.metrics.k8s.io");
@@ -310,7 +300,8 @@ async fn a_caller_sees_only_what_they_may() {
     let message = "pods.custom.metrics.k8s.io \"p1\" is forbidden: User \"eve\" cannot get resource \
                    \"pods/rps\" in API group \"custom.metrics.k8s.io\" in the namespace \"default\"";
     let only = |namespace: &str| Scope::Namespaces(Arc::new(BTreeSet::from([namespace.to_owned()])));
-    server.caller = Caller { user: "eve".to_owned(), scope: only("other"), ..Caller::local() };
+    let eve = |scope| Caller { user: "eve".to_owned(), scope, ..Caller::local() };
+    server.0.caller = Some(eve(only("other")));
     let ns = "/v1beta1/namespaces/default";
     assert_eq!(server.error(&format!("{ns}/pods/p1/rps")).await, (403, message.to_owned()));
     for path in ["/metrics/queue", "/nodes/n1/load", "/pods/*/rps?labelSelector=a", "/pods/p1"] {
@@ -318,10 +309,10 @@ async fn a_caller_sees_only_what_they_may() {
     }
     assert_eq!(server.error("/v1beta1/nodes/n1/load").await.0, 403);
     assert_eq!(server.error("/v1beta1/namespaces/*/queue").await.0, 403);
-    server.caller.scope = only("default");
+    server.0.caller = Some(eve(only("default")));
     assert_eq!(server.values(&format!("{ns}/pods/p1/rps")).await, ["p1=1500m"]);
     assert_eq!(server.values(&format!("{ns}/metrics/queue")).await, ["default=5"]);
-    server.caller.read = false;
+    server.0.caller = Some(Caller { read: false, ..eve(only("default")) });
     assert_eq!(server.error(&format!("{ns}/pods/p1/rps")).await, (403, message.to_owned()));
     assert_eq!(server.error("/v1beta1").await.0, 403);
 }

@@ -10,6 +10,7 @@ use crate::kubernetes::resources::{NAMESPACE_LABEL, RESOURCE_INFO_METRIC};
 use crate::kubernetes::selector;
 use crate::query::latest::{Rule, object_values};
 use crate::store::{Context, LabelsRequest, Latest};
+use crate::time::whole_ms;
 use kube::core::Selector;
 use lookback_storage::{METRIC_NAME_LABEL, Matcher};
 
@@ -46,8 +47,7 @@ pub(super) async fn values(
     selector: &Selector,
 ) -> Result<MetricValueList, ApiError> {
     let matchers = matchers(asked, place);
-    let freshness_ms = i64::try_from(app.settings.freshness.as_millis()).unwrap_or(i64::MAX);
-    let not_before_ms = app.clock.now_ms().saturating_sub(freshness_ms);
+    let not_before_ms = app.clock.now_ms().saturating_sub(whole_ms(app.settings.freshness));
     let found = app.store.latest(context, &matchers, not_before_ms).await?;
     let answer = answer(found, asked, place, snapshot, selector);
     if answer.is_empty() {

@@ -1,10 +1,10 @@
 //! Parameters of a query string and a form, decoded.
 
+use crate::http::body;
 use crate::http::error::ApiError;
-use axum::body::to_bytes;
+use crate::text::{decode_form, start_of};
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
-use percent_encoding::percent_decode_str;
+use axum::http::{HeaderValue, header};
 
 /// Largest form, in bytes: far more than all parameters can need.
 const FORM_BYTES_MAX: usize = 64 << 10;
@@ -14,15 +14,12 @@ const PARAMETERS_MAX: usize = 100;
 
 /// The parameters of a request, those of the query string first.
 pub(super) async fn read(request: Request) -> Result<Vec<(String, String)>, ApiError> {
-    let (parts, body) = request.into_parts();
     let mut pairs = Vec::new();
-    decode(parts.uri.query().unwrap_or_default(), &mut pairs)?;
-    let form = to_bytes(body, FORM_BYTES_MAX).await.map_err(|error| {
-        let message = format!("the form can't be read, or is larger than {FORM_BYTES_MAX} bytes: {error}");
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
-    })?;
+    decode(request.uri().query().unwrap_or_default(), &mut pairs)?;
+    let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
+    let form = body::read(request, FORM_BYTES_MAX).await?;
     if !form.is_empty() {
-        check_content_type(&parts.headers)?;
+        check_content_type(content_type.as_ref())?;
         let form = std::str::from_utf8(&form)
             .map_err(|_| ApiError::bad_request("the form is not UTF-8: percent-encode its values"))?;
         decode(form, &mut pairs)?;
@@ -30,8 +27,8 @@ pub(super) async fn read(request: Request) -> Result<Vec<(String, String)>, ApiE
     Ok(pairs)
 }
 
-fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+fn check_content_type(value: Option<&HeaderValue>) -> Result<(), ApiError> {
+    let Some(value) = value else { return Ok(()) };
     let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         return Ok(());
@@ -48,22 +45,16 @@ fn decode(text: &str, pairs: &mut Vec<(String, String)>) -> Result<(), ApiError>
             return Err(ApiError::bad_request(format!("more than {PARAMETERS_MAX} parameters")));
         }
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = decode_part(name).ok_or_else(|| {
+        let name = decode_form(name).ok_or_else(|| {
             ApiError::bad_request("the name of a parameter is not UTF-8 after percent-decoding")
         })?;
-        let Some(value) = decode_part(value) else {
-            let name: String = name.chars().take(64).collect();
-            let message = format!("parameter {name:?}: it is not UTF-8 after percent-decoding");
+        let Some(value) = decode_form(value) else {
+            let message = format!("parameter {:?}: it is not UTF-8 after percent-decoding", start_of(&name));
             return Err(ApiError::bad_request(message));
         };
         pairs.push((name, value));
     }
     Ok(())
-}
-
-fn decode_part(part: &str) -> Option<String> {
-    let spaced = part.replace('+', " ");
-    percent_decode_str(&spaced).decode_utf8().ok().map(std::borrow::Cow::into_owned)
 }
 
 #[cfg(test)]
@@ -97,6 +88,9 @@ mod tests {
         assert_eq!(code(read_form("a=%ff", None, Vec::new()).await), 400);
         assert_eq!(code(read_form("%ff=a", None, Vec::new()).await), 400);
         assert_eq!(code(read_form("", None, vec![b'a'; FORM_BYTES_MAX + 1]).await), 413);
+        let cut = futures::stream::iter([Ok(vec![b'a']), Err(std::io::Error::other("gone"))]);
+        let request = Request::post("/x").body(Body::from_stream(cut)).expect("a request");
+        assert_eq!(read(request).await.expect_err("refused").code, 400, "the client stopped");
         assert_eq!(code(read_form(&"a=1&".repeat(101), None, Vec::new()).await), 400);
     }
 }

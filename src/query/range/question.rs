@@ -1,6 +1,7 @@
 //! The question, read from untrusted text.
 
 use super::RangeError;
+use crate::text::start_of;
 use crate::time::{UnixUnit, format_duration, parse_duration, parse_timestamp};
 use lookback_storage::Aggregation;
 use lookback_storage::labels::limits::VALUE_BYTES_MAX;
@@ -116,17 +117,16 @@ impl Given {
     fn collect(pairs: impl IntoIterator<Item = (String, String)>) -> Result<Self, RangeError> {
         let mut given = BTreeMap::new();
         for (name, value) in pairs {
-            let beginning = || name.chars().take(64).collect::<String>();
             if !PARAMETERS.contains(&name.as_str()) {
                 let problem = format!("it is unknown: use {}", PARAMETERS.join(", "));
-                return Err(RangeError::parameter(beginning(), problem));
+                return Err(RangeError::parameter(start_of(&name), problem));
             }
             if value.len() > VALUE_BYTES_MAX {
                 let problem = format!("it has {} bytes, more than {VALUE_BYTES_MAX}", value.len());
-                return Err(RangeError::parameter(beginning(), problem));
+                return Err(RangeError::parameter(start_of(&name), problem));
             }
             if given.contains_key(&name) {
-                return Err(RangeError::parameter(beginning(), "it is given more than once"));
+                return Err(RangeError::parameter(start_of(&name), "it is given more than once"));
             }
             given.insert(name, value);
         }

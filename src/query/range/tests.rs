@@ -1,12 +1,11 @@
-//! The answers to questions, from a store in memory.
+//! The answers to questions, from the real engine.
 
-use super::double::MemoryStore;
 use super::*;
 use crate::store::Scope;
+use crate::testing::TestApp;
 use lookback_storage::Aggregation;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 const POD: &str = "web-7d4b9c6f5-x2k9p";
 
@@ -23,9 +22,20 @@ fn question(metric: &str) -> RangeQuestion {
     }
 }
 
-async fn ask(store: &MemoryStore, question: &RangeQuestion) -> Result<RangeAnswer, RangeError> {
-    let context = Context { scope: Scope::All, timeout: Duration::from_secs(1) };
-    answer(store, &context, &Settings::default(), question).await
+/// Series by their labels, each with samples as `(Unix seconds, value)`.
+type Stored<'a> = ([(&'a str, &'a str); 5], &'a [(i64, f64)]);
+
+fn store_of(series: &[Stored<'_>]) -> TestApp {
+    let server = TestApp::new();
+    for (labels, samples) in series {
+        let samples: Vec<_> = samples.iter().map(|(seconds, value)| (seconds * 1_000, *value)).collect();
+        server.put_all(labels, &samples);
+    }
+    server
+}
+
+async fn ask(server: &TestApp, question: &RangeQuestion) -> Result<RangeAnswer, RangeError> {
+    answer(server.store.as_ref(), &server.context(), &Settings::default(), question).await
 }
 
 fn values(answer: &RangeAnswer) -> Vec<(&str, &str, Vec<f64>)> {
@@ -48,10 +58,11 @@ fn labels<'a>(name: &'a str, pod: &'a str, container: &'a str, workload: &'a str
 
 #[tokio::test]
 async fn series_with_the_workload_label_are_preferred_to_pod_names() {
-    let store = MemoryStore::default()
-        .with(&labels("memory", "any-name", "app", "web"), &[(100, 1.0), (300, 3.0), (700, 7.0)])
-        .with(&labels("memory", POD, "app", ""), &[(300, 99.0)])
-        .with(&labels("memory", "other", "app", "api"), &[(300, 99.0)]);
+    let store = store_of(&[
+        (labels("memory", "any-name", "app", "web"), &[(100, 1.0), (300, 3.0), (700, 7.0)]),
+        (labels("memory", POD, "app", ""), &[(300, 99.0)]),
+        (labels("memory", "other", "app", "api"), &[(300, 99.0)]),
+    ]);
     let answer = ask(&store, &question("memory")).await.expect("answered");
     assert_eq!(values(&answer), [("any-name", "app", vec![2.0, 7.0])]);
     assert_eq!(answer.series[0].samples[1].timestamp_ms, 900_000);
@@ -60,12 +71,13 @@ async fn series_with_the_workload_label_are_preferred_to_pod_names() {
 
 #[tokio::test]
 async fn without_the_label_pods_are_found_by_their_names() {
-    let store = MemoryStore::default()
-        .with(&labels("memory", POD, "app", ""), &[(300, 1.0)])
-        .with(&labels("memory", POD, "POD", ""), &[(300, 99.0)])
-        .with(&labels("memory", POD, "", ""), &[(300, 99.0)])
-        .with(&labels("memory", "web-api-7d4b9c6f5-x2k9p", "app", ""), &[(300, 99.0)])
-        .with(&labels("memory", "web-0", "app", "api"), &[(300, 99.0)]);
+    let store = store_of(&[
+        (labels("memory", POD, "app", ""), &[(300, 1.0)]),
+        (labels("memory", POD, "POD", ""), &[(300, 99.0)]),
+        (labels("memory", POD, "", ""), &[(300, 99.0)]),
+        (labels("memory", "web-api-7d4b9c6f5-x2k9p", "app", ""), &[(300, 99.0)]),
+        (labels("memory", "web-0", "app", "api"), &[(300, 99.0)]),
+    ]);
     let answer = ask(&store, &question("memory")).await.expect("answered");
     assert_eq!(values(&answer), [(POD, "app", vec![1.0])]);
     assert!(answer.infos[0].contains("selected by pod names such as web-<hash>-"), "{:?}", answer.infos);
@@ -74,28 +86,31 @@ async fn without_the_label_pods_are_found_by_their_names() {
 #[tokio::test]
 async fn each_container_is_answered_by_the_first_source_that_has_it() {
     let counter = "container_cpu_usage_seconds_total";
-    let store = MemoryStore::default()
-        .with(&labels("cpu", POD, "app", ""), &[(300, 0.25)])
-        .with(&labels(counter, POD, "app", ""), &[(10, 0.0), (300, 3000.0)])
-        .with(&labels(counter, POD, "proxy", ""), &[(10, 30.0), (300, 180.0)]);
+    let store = store_of(&[
+        (labels("cpu", POD, "app", ""), &[(300, 0.25)]),
+        (labels(counter, POD, "app", ""), &[(0, 0.0), (300, 3000.0)]),
+        (labels(counter, POD, "proxy", ""), &[(0, 30.0), (300, 180.0)]),
+    ]);
     let answer = ask(&store, &question("cpu")).await.expect("answered");
     assert_eq!(values(&answer), [(POD, "app", vec![0.25]), (POD, "proxy", vec![0.5])]);
 }
 
 #[tokio::test]
 async fn one_container_can_be_asked_for() {
-    let store = MemoryStore::default()
-        .with(&labels("memory", POD, "app", ""), &[(300, 1.0)])
-        .with(&labels("memory", POD, "POD", ""), &[(300, 2.0)]);
+    let store = store_of(&[
+        (labels("memory", POD, "app", ""), &[(300, 1.0)]),
+        (labels("memory", POD, "POD", ""), &[(300, 2.0)]),
+    ]);
     let asked = RangeQuestion { container: Some("POD".into()), ..question("memory") };
     assert_eq!(values(&ask(&store, &asked).await.expect("answered")), [(POD, "POD", vec![2.0])]);
 }
 
 #[tokio::test]
 async fn any_stored_metric_can_be_asked_for_and_an_unknown_one_is_refused_with_its_likes() {
-    let store = MemoryStore::default()
-        .with(&labels("queue_length", POD, "app", ""), &[(300, 4.0)])
-        .with(&labels("idle", "db-0", "", ""), &[(300, 4.0)]);
+    let store = store_of(&[
+        (labels("queue_length", POD, "app", ""), &[(300, 4.0)]),
+        (labels("idle", "db-0", "", ""), &[(300, 4.0)]),
+    ]);
     let answer = ask(&store, &question("queue_length")).await.expect("answered");
     assert_eq!(values(&answer), [(POD, "app", vec![4.0])]);
 
@@ -110,18 +125,20 @@ async fn any_stored_metric_can_be_asked_for_and_an_unknown_one_is_refused_with_i
 
 #[tokio::test]
 async fn nothing_is_seen_outside_of_the_scope() {
-    let store = MemoryStore::default().with(&labels("cpu", POD, "app", "web"), &[(300, 4.0)]);
+    let store = store_of(&[(labels("cpu", POD, "app", "web"), &[(300, 4.0)])]);
     let scope = Scope::Namespaces(Arc::new(BTreeSet::from(["other".to_owned()])));
-    let context = Context { scope, timeout: Duration::from_secs(1) };
-    let answer = answer(&store, &context, &Settings::default(), &question("cpu")).await.expect("answered");
+    let (context, settings) = (store.app.context(&scope), Settings::default());
+    let answer = answer(store.store.as_ref(), &context, &settings, &question("cpu")).await;
+    let answer = answer.expect("answered");
     assert!(answer.series.is_empty());
 }
 
 #[tokio::test]
-async fn an_answer_larger_than_one_query_may_be_is_refused() {
-    let store = MemoryStore::default().with(&labels("cpu", POD, "app", "web"), &[(300, 4.0), (600, 4.0)]);
+async fn a_question_that_would_read_too_much_is_refused_with_what_to_do() {
+    let store = store_of(&[(labels("cpu", POD, "app", "web"), &[(300, 4.0), (600, 4.0)])]);
     let settings = Settings { samples_max: 1, ..Settings::default() };
-    let context = Context { scope: Scope::All, timeout: Duration::from_secs(1) };
-    let error = answer(&store, &context, &settings, &question("cpu")).await.expect_err("refused");
-    assert!(matches!(error, RangeError::TooManyPoints { points: 2, points_max: 1 }), "{error}");
+    let answer = answer(store.store.as_ref(), &store.context(), &settings, &question("cpu")).await;
+    let error = answer.expect_err("refused");
+    assert!(matches!(error, RangeError::Store(StoreError::TooLarge(_))), "{error}");
+    assert!(error.to_string().contains("ask for fewer series or a shorter time"), "{error}");
 }

@@ -30,9 +30,9 @@ pub(crate) enum Command {
         end_ms: i64,
         done: Sender<Result<()>>,
     },
-    /// Begin a new log generation. Answers its number and that of its first group.
+    /// Begin a new log generation.
     Rotate {
-        done: Sender<Result<(u64, u64)>>,
+        done: Sender<Result<Rotated>>,
     },
     /// Forget those of these series that have no samples in memory. Answers which.
     Forget {
@@ -40,6 +40,16 @@ pub(crate) enum Command {
         done: Sender<Vec<Arc<Series>>>,
     },
     Stop,
+}
+
+/// What the log is after a rotation.
+pub(crate) struct Rotated {
+    /// The generation that goes on.
+    pub(crate) generation: u64,
+    /// The number of its first group.
+    pub(crate) first_seq: u64,
+    /// Bytes of the groups in older generations that are not known to be sealed.
+    pub(crate) older_bytes: u64,
 }
 
 /// Samples to append, their series looked up.
@@ -144,6 +154,12 @@ impl Committer {
                 admitted.for_each(|series| series.withdraw());
             }
         }
+        // What got no sample is not a series: refused writes must not fill the memory.
+        for series in pending.iter().flat_map(|one| &one.append.series) {
+            if !series.is_durable() && !series.is_removed() {
+                self.state.registry.discard(series);
+            }
+        }
         for one in pending {
             (one.append.done)(match &written {
                 Ok(()) => Ok(one.report),
@@ -218,9 +234,9 @@ impl Committer {
         }
         // Until the log says otherwise, assume the worst of it.
         self.log_failed = true;
-        self.log.append(groups)?;
+        let bytes = self.log.append(groups)?;
         self.log_failed = false;
-        self.state.counters.log_bytes.store(self.log.written_bytes(), Ordering::Relaxed);
+        self.state.counters.log_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.state.counters.groups_committed.fetch_add(groups.len() as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -285,12 +301,25 @@ impl Committer {
         Ok(())
     }
 
-    fn rotate(&mut self) -> Result<(u64, u64)> {
+    fn rotate(&mut self) -> Result<Rotated> {
         self.state.check_space()?;
+        // A seal that failed may have left an empty generation: it serves the next one.
+        if self.log_failed || !self.log.is_empty() {
+            self.begin_generation()?;
+        }
+        Ok(Rotated {
+            generation: self.log.generation(),
+            first_seq: self.log.next_seq(),
+            older_bytes: self.state.counters.log_bytes.load(Ordering::Relaxed),
+        })
+    }
+
+    fn begin_generation(&mut self) -> Result<()> {
+        // A generation that was begun but not answered for hides what the one before gets from then on.
+        self.log_failed = true;
         self.log.rotate()?;
         self.log_failed = false;
-        self.state.counters.log_bytes.store(0, Ordering::Relaxed);
-        Ok((self.log.generation(), self.log.next_seq()))
+        Ok(())
     }
 
     fn forget(&self, mut series: Vec<Arc<Series>>) -> Vec<Arc<Series>> {

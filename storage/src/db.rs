@@ -105,7 +105,7 @@ impl Db {
         let log = Log::open(&dir.join(LOG_DIR), store.uuid, checkpoint.next_seq, |seq, group| {
             replay(&state, seq, group)
         })?;
-        state.counters.log_bytes.store(log.written_bytes(), Ordering::Relaxed);
+        state.counters.log_bytes.store(log.replayed_bytes(), Ordering::Relaxed);
         // Only now is it certain that the index is not older than the log, and knows all blocks.
         remove_orphans(&dir.join(BLOCKS_DIR), &block_paths);
 
@@ -348,5 +348,29 @@ fn lock(dir: &Path) -> Result<File> {
             Err(Error::Locked { path: dir.to_owned(), holder })
         }
         Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_of_which_every_sample_was_refused_take_no_memory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let db = Db::open(dir.path(), Options::default(), Uuid::from_u128(1)).expect("opens");
+        let append = |name: &str, timestamp_ms| {
+            let mut batch = WriteBatch::default();
+            batch.push(Labels::new([("__name__", name)]).expect("valid"), Some(timestamp_ms), 1.0);
+            db.append_wait(batch, 1_000, OutOfOrder::Window).expect("answered")
+        };
+        assert_eq!(append("a", i64::MAX).rejected.len(), 1);
+        assert!(db.0.state.registry.all().is_empty());
+        let next_id = db.0.state.registry.next_id();
+        assert_eq!(append("b", i64::MAX).rejected.len(), 1);
+        assert_eq!(db.0.state.registry.next_id(), next_id, "nor a number");
+        assert_eq!(append("a", 1_000).accepted, 1);
+        assert_eq!(append("a", i64::MAX).rejected.len(), 1);
+        assert_eq!(db.0.state.registry.all().len(), 1);
     }
 }

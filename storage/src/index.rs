@@ -10,21 +10,32 @@ use crate::block::BlockRecord;
 use crate::bytes::{Reader, put_varint};
 use crate::deletes::DeleteRecord;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::keyvalue::{KeyValue, Tree};
 use crate::labels::Labels;
 use crate::postings::{PostingKey, Postings};
 use bincode::Options;
+use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 const STORE_KEY: &[u8] = b"store";
 const CHECKPOINT_KEY: &[u8] = b"checkpoint";
 
-/// The open index database.
+/// The index database of an open store.
 pub(crate) struct Index {
+    path: PathBuf,
+    store: StoreRecord,
+    /// `None` after a failure. sled answers every call after a failed write (a full volume) with that
+    /// failure, so the next call opens it anew; whoever met the failure takes back what it had put.
+    trees: Mutex<Option<Trees>>,
+}
+
+/// The open database.
+struct Trees {
     database: KeyValue,
     meta: Tree,
     series: Tree,
@@ -70,24 +81,34 @@ pub(crate) struct Loaded {
     pub(crate) deletes: Vec<DeleteRecord>,
 }
 
-impl Index {
-    /// Opens the index at `path`; a new one is that of the store `new_store`.
-    pub(crate) fn open(path: &Path, new_store: StoreRecord) -> Result<(Self, StoreRecord)> {
+impl Trees {
+    fn open(path: &Path) -> Result<Self> {
         let database = KeyValue::open(path)?;
-        let meta = database.tree("meta")?;
-        let this = Self {
+        Ok(Self {
+            meta: database.tree("meta")?,
             series: database.tree("series")?,
             postings: database.tree("postings")?,
             blocks: database.tree("blocks")?,
             deletes: database.tree("deletes")?,
-            meta,
             database,
-        };
-        let store = match this.meta.get(STORE_KEY)? {
-            Some(bytes) => this.decode(&bytes, "the store's record")?,
+        })
+    }
+
+    fn store(&self) -> Result<Option<StoreRecord>> {
+        let bytes = self.meta.get(STORE_KEY)?;
+        bytes.map(|bytes| decode(self.database.path(), &bytes, "the store's record")).transpose()
+    }
+}
+
+impl Index {
+    /// Opens the index at `path`; a new one is that of the store `new_store`.
+    pub(crate) fn open(path: &Path, new_store: StoreRecord) -> Result<(Self, StoreRecord)> {
+        let trees = Trees::open(path)?;
+        let store = match trees.store()? {
+            Some(store) => store,
             None => {
-                this.meta.put(STORE_KEY, &encode(&new_store))?;
-                this.sync()?;
+                trees.meta.put(STORE_KEY, &encode(&new_store))?;
+                trees.database.sync()?;
                 new_store
             }
         };
@@ -98,18 +119,42 @@ impl Index {
                 known: crate::FORMAT_VERSION,
             });
         }
-        Ok((this, store))
+        Ok((Self { path: path.to_owned(), store, trees: Mutex::new(Some(trees)) }, store))
+    }
+
+    /// Calls `call` on the open database, opening it anew after a failure.
+    fn with<T>(&self, call: impl FnOnce(&Trees) -> Result<T>) -> Result<T> {
+        let mut slot = self.trees.lock();
+        let trees = match slot.take() {
+            Some(trees) => trees,
+            None => self.reopen()?,
+        };
+        let answer = call(&trees)?;
+        *slot = Some(trees);
+        Ok(answer)
+    }
+
+    fn reopen(&self) -> Result<Trees> {
+        let trees = Trees::open(&self.path)?;
+        match trees.store()? {
+            Some(store) if store == self.store => Ok(trees),
+            _ => Err(self.damaged("it is not the store's any more")),
+        }
     }
 
     /// Reads everything.
     pub(crate) fn load(&self) -> Result<Loaded> {
-        let mut checkpoint: Checkpoint = match self.meta.get(CHECKPOINT_KEY)? {
+        self.with(|trees| self.load_from(trees))
+    }
+
+    fn load_from(&self, trees: &Trees) -> Result<Loaded> {
+        let mut checkpoint: Checkpoint = match trees.meta.get(CHECKPOINT_KEY)? {
             Some(bytes) => self.decode(&bytes, "the checkpoint")?,
             None => Checkpoint::default(),
         };
         let mut series = Vec::new();
         let mut known = RoaringBitmap::new();
-        self.series.scan(|key, value| {
+        trees.series.scan(|key, value| {
             let id = <[u8; 4]>::try_from(key).map_err(|_| self.damaged("a series' key"))?;
             let id = u32::from_be_bytes(id);
             let pairs: Vec<(String, String)> = self.decode(value, "a series' record")?;
@@ -120,7 +165,7 @@ impl Index {
             Ok(())
         })?;
         let mut postings = Postings::default();
-        self.postings.scan(|key, value| {
+        trees.postings.scan(|key, value| {
             let key = posting_key(key).ok_or_else(|| self.damaged("a posting's key"))?;
             let bytes = self.checked(value, "a posting list")?;
             let piece = RoaringBitmap::deserialize_from(bytes)
@@ -129,7 +174,7 @@ impl Index {
             Ok(())
         })?;
         let mut blocks = Vec::new();
-        self.blocks.scan(|_, value| {
+        trees.blocks.scan(|_, value| {
             let of_partition: Vec<BlockRecord> = self.decode(value, "the blocks of a partition")?;
             blocks.extend(of_partition);
             Ok(())
@@ -139,7 +184,7 @@ impl Index {
         let in_use = blocks.iter().map(|block| block.id.saturating_add(1)).max();
         checkpoint.next_block = checkpoint.next_block.max(in_use.unwrap_or_default());
         let mut deletes = Vec::new();
-        self.deletes.scan(|_, value| {
+        trees.deletes.scan(|_, value| {
             deletes.push(self.decode(value, "a delete")?);
             Ok(())
         })?;
@@ -148,11 +193,12 @@ impl Index {
 
     pub(crate) fn put_series(&self, id: u32, labels: &Labels) -> Result<()> {
         let pairs: Vec<(&str, &str)> = labels.iter().collect();
-        self.series.put(&id.to_be_bytes(), &encode(&pairs))
+        let record = encode(&pairs);
+        self.with(|trees| trees.series.put(&id.to_be_bytes(), &record))
     }
 
     pub(crate) fn remove_series(&self, id: u32) -> Result<()> {
-        self.series.remove(&id.to_be_bytes())
+        self.with(|trees| trees.series.remove(&id.to_be_bytes()))
     }
 
     pub(crate) fn put_postings(&self, key: &PostingKey, piece: &RoaringBitmap) -> Result<()> {
@@ -162,13 +208,11 @@ impl Index {
         key_bytes.extend_from_slice(key.value.as_bytes());
         key_bytes.extend_from_slice(&key.upper.to_be_bytes());
         if piece.is_empty() {
-            return self.postings.remove(&key_bytes);
+            return self.with(|trees| trees.postings.remove(&key_bytes));
         }
         let mut bytes = Vec::with_capacity(piece.serialized_size());
-        piece
-            .serialize_into(&mut bytes)
-            .map_err(Error::io("serialise postings for", self.database.path()))?;
-        self.postings.put(&key_bytes, &with_checksum(&bytes))
+        piece.serialize_into(&mut bytes).map_err(Error::io("serialise postings for", &self.path))?;
+        self.with(|trees| trees.postings.put(&key_bytes, &with_checksum(&bytes)))
     }
 
     /// Says which blocks a partition has: all of them.
@@ -182,46 +226,55 @@ impl Index {
         key.push(0);
         // With the sign flipped, keys are in order of time.
         key.extend_from_slice(&(partition_start_ms ^ i64::MIN).to_be_bytes());
-        self.blocks.put(&key, &encode(&blocks))
+        self.with(|trees| trees.blocks.put(&key, &encode(&blocks)))
     }
 
     pub(crate) fn put_delete(&self, delete: &DeleteRecord) -> Result<()> {
-        self.deletes.put(&delete_key(delete), &encode(delete))
+        self.with(|trees| trees.deletes.put(&delete_key(delete), &encode(delete)))
     }
 
     pub(crate) fn remove_delete(&self, delete: &DeleteRecord) -> Result<()> {
-        self.deletes.remove(&delete_key(delete))
+        self.with(|trees| trees.deletes.remove(&delete_key(delete)))
     }
 
     /// Moves the checkpoint; everything put before must be durable already.
     pub(crate) fn put_checkpoint(&self, checkpoint: Checkpoint) -> Result<()> {
-        self.meta.put(CHECKPOINT_KEY, &encode(&checkpoint))
+        self.with(|trees| trees.meta.put(CHECKPOINT_KEY, &encode(&checkpoint)))
     }
 
     /// Makes what was put durable.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.database.sync()
+        self.with(|trees| trees.database.sync())
     }
 
     /// Bytes on disk.
     pub(crate) fn bytes(&self) -> u64 {
-        self.database.bytes()
+        files::bytes_below(&self.path)
     }
 
     fn decode<T: DeserializeOwned>(&self, bytes: &[u8], what: &str) -> Result<T> {
-        let body = self.checked(bytes, what)?;
-        options().deserialize(body).map_err(|error| self.damaged(&format!("{what}: {error}")))
+        decode(&self.path, bytes, what)
     }
 
-    /// What stands behind a checksum that fits.
     fn checked<'a>(&self, bytes: &'a [u8], what: &str) -> Result<&'a [u8]> {
-        let (checksum, body) = bytes.split_first_chunk::<4>().ok_or_else(|| self.damaged(what))?;
-        if crc32c::crc32c(body) == u32::from_le_bytes(*checksum) { Ok(body) } else { Err(self.damaged(what)) }
+        checked(&self.path, bytes, what)
     }
 
     fn damaged(&self, what: &str) -> Error {
-        Error::damaged(self.database.path(), what)
+        Error::damaged(&self.path, what)
     }
+}
+
+fn decode<T: DeserializeOwned>(path: &Path, bytes: &[u8], what: &str) -> Result<T> {
+    let body = checked(path, bytes, what)?;
+    options().deserialize(body).map_err(|error| Error::damaged(path, format!("{what}: {error}")))
+}
+
+/// What stands behind a checksum that fits.
+fn checked<'a>(path: &Path, bytes: &'a [u8], what: &str) -> Result<&'a [u8]> {
+    let (checksum, body) = bytes.split_first_chunk::<4>().ok_or_else(|| Error::damaged(path, what))?;
+    let fits = crc32c::crc32c(body) == u32::from_le_bytes(*checksum);
+    fits.then_some(body).ok_or_else(|| Error::damaged(path, what))
 }
 
 fn options() -> impl Options {

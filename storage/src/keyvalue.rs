@@ -76,11 +76,6 @@ impl KeyValue {
         self.data_file.sync_data().map_err(Error::io("sync", &self.path.join("db")))
     }
 
-    /// Bytes on disk.
-    pub(crate) fn bytes(&self) -> u64 {
-        files::bytes_below(&self.path)
-    }
-
     /// Where it lies.
     pub(crate) fn path(&self) -> &Path {
         &self.path

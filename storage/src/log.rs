@@ -37,10 +37,12 @@ pub(crate) struct Log {
     generation: u64,
     store: KeyValue,
     groups: Tree,
+    /// The number of the first group that this generation may hold.
+    first_seq: u64,
     durable: Durable,
     next_seq: u64,
-    /// Bytes of groups written since the last seal.
-    written_bytes: u64,
+    /// Bytes of the groups that were replayed.
+    replayed_bytes: u64,
 }
 
 impl Log {
@@ -71,15 +73,15 @@ impl Log {
             );
             return Err(Error::damaged(store.path(), what));
         }
-        let (mut next_seq, mut written_bytes) = (from_seq, 0);
+        let (mut next_seq, mut replayed_bytes) = (from_seq, 0);
         for at in 0..opened.len() {
             let end_seq = opened.get(at + 1).map_or(u64::MAX, |(_, _, first_seq)| *first_seq);
             let (_, store, _) = &opened[at];
-            written_bytes += replay_generation(store, writer, &mut next_seq, end_seq, &mut replay)?;
+            replayed_bytes += replay_generation(store, writer, &mut next_seq, end_seq, &mut replay)?;
             Durable::open(store.path())?.check(next_seq)?;
         }
         match opened.pop() {
-            Some((generation, store, _)) => {
+            Some((generation, store, first_seq)) => {
                 let groups = store.tree(GROUPS_TREE)?;
                 let durable = Durable::open(store.path())?;
                 Ok(Self {
@@ -88,9 +90,10 @@ impl Log {
                     generation,
                     store,
                     groups,
-                    durable,
+                    first_seq,
                     next_seq,
-                    written_bytes,
+                    replayed_bytes,
+                    durable,
                 })
             }
             None => Self::begin(dir, writer, generations.last().map_or(1, |last| last + 1), next_seq),
@@ -113,9 +116,10 @@ impl Log {
             generation,
             store,
             groups,
+            first_seq,
             durable,
             next_seq: first_seq,
-            written_bytes: 0,
+            replayed_bytes: 0,
         })
     }
 
@@ -124,14 +128,20 @@ impl Log {
         self.next_seq
     }
 
-    /// Bytes of groups written since the last seal.
-    pub(crate) fn written_bytes(&self) -> u64 {
-        self.written_bytes
+    /// Whether the generation that is being written has no group yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.next_seq == self.first_seq
+    }
+
+    /// Bytes of the groups that were replayed when the log was opened.
+    pub(crate) fn replayed_bytes(&self) -> u64 {
+        self.replayed_bytes
     }
 
     /// Appends groups, durably: when this returns `Ok`, they survive a power cut. After an error none
     /// of them is in the log, and nothing more may be appended before [`rotate`](Self::rotate).
-    pub(crate) fn append(&mut self, groups: &[Group]) -> Result<()> {
+    /// Answers how many bytes they take.
+    pub(crate) fn append(&mut self, groups: &[Group]) -> Result<u64> {
         let mut seq = self.next_seq;
         let mut bytes_written = 0;
         for group in groups {
@@ -143,8 +153,7 @@ impl Log {
         self.store.sync()?;
         self.durable.note(seq)?;
         self.next_seq = seq;
-        self.written_bytes += bytes_written;
-        Ok(())
+        Ok(bytes_written)
     }
 
     /// Goes on in a new generation; the older ones stay until [`drop_older`](Self::drop_older).

@@ -145,7 +145,11 @@ impl Inner {
 
     /// Deletes that every block has seen need not be remembered.
     fn forget_spent_deletes(&self) -> Result<()> {
-        let oldest = self.state.blocks().iter().map(|b| b.record().sealed_seq).min().unwrap_or(u64::MAX);
+        let blocks = self.state.blocks();
+        // A block that can't be opened may be mended, and must not bring back what was deleted.
+        let quarantined = self.state.quarantined.lock().clone();
+        let records = blocks.iter().map(|b| b.record()).chain(&quarantined);
+        let oldest = records.map(|record| record.sealed_seq).min().unwrap_or(u64::MAX);
         let mut deletes = (*self.state.deletes()).clone();
         let spent = deletes.take_spent(oldest);
         for delete in &spent {

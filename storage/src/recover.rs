@@ -80,12 +80,14 @@ pub(crate) fn replay(state: &State, seq: u64, group: Group) -> Result<()> {
     let log_dir = state.dir.join(LOG_DIR);
     let damaged = |what: String| Error::damaged(&log_dir, format!("group {seq}: {what}"));
     for definition in group.series {
-        // Known already where a checkpoint came in between.
-        if state.registry.get(definition.id).is_some() {
-            continue;
-        }
-        let labels = Labels::new(definition.labels).map_err(|error| damaged(error.to_string()))?;
-        let series = state.registry.restore(definition.id, labels);
+        let series = match state.registry.get(definition.id) {
+            // A seal was cut off after it had stored this series, maybe before its postings.
+            Some(known) => known,
+            None => {
+                let labels = Labels::new(definition.labels).map_err(|error| damaged(error.to_string()))?;
+                state.registry.restore(definition.id, labels)
+            }
+        };
         state.publish(&series);
     }
     for (id, sample) in group.samples {
@@ -113,4 +115,36 @@ pub(crate) fn replay(state: &State, seq: u64, group: Group) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::Checkpoint;
+    use crate::log::SeriesDefinition;
+    use crate::matcher::Matcher;
+    use crate::options::Options;
+    use crate::postings::Postings;
+    use crate::select::Selection;
+
+    #[test]
+    fn a_series_that_the_index_stored_without_its_postings_is_found_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = State::new(dir.path(), Options::default(), 1_000);
+        let pairs = [("__name__", "m"), ("pod", "p")];
+        // A seal was cut off between the two.
+        let loaded = Loaded {
+            checkpoint: Checkpoint::default(),
+            series: vec![(1, Labels::new(pairs).expect("valid"))],
+            postings: Postings::default(),
+            blocks: Vec::new(),
+            deletes: Vec::new(),
+        };
+        restore(&state, loaded).expect("restored");
+        let labels = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let series = vec![SeriesDefinition { id: 1, labels }];
+        replay(&state, 1, Group { series, ..Group::default() }).expect("replayed");
+        let matchers = [Matcher::equal("pod", "p")];
+        assert_eq!(state.select_series(Selection { matchers: &matchers, visible: None }).len(), 1);
+    }
 }

@@ -18,6 +18,8 @@ pub(crate) struct Registry {
 struct Maps {
     by_labels: HashMap<Arc<Labels>, Arc<Series>>,
     by_id: HashMap<u32, Arc<Series>>,
+    /// Numbers of discarded series, to be given out again.
+    unused_ids: Vec<u32>,
 }
 
 impl Registry {
@@ -30,7 +32,7 @@ impl Registry {
         if let Some(series) = maps.by_labels.get(labels) {
             return Arc::clone(series);
         }
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let id = maps.unused_ids.pop().unwrap_or_else(|| self.next_id.fetch_add(1, Ordering::Relaxed));
         assert!(id < u32::MAX, "series numbers are used up");
         let series = Arc::new(Series::new(id, Arc::new(labels.clone()), false));
         maps.insert(&series);
@@ -71,18 +73,49 @@ impl Registry {
         self.maps.read().by_id.values().cloned().collect()
     }
 
+    /// Forgets a series that was never durable, and its number with it.
+    pub(crate) fn discard(&self, series: &Series) {
+        self.remove(series);
+        self.maps.write().unused_ids.push(series.id);
+    }
+
     /// Forgets a series; a writer that still holds it sees that it is removed.
     pub(crate) fn remove(&self, series: &Series) {
         let mut maps = self.maps.write();
         series.set_removed();
         maps.by_id.remove(&series.id);
-        maps.by_labels.remove(&series.labels);
+        // A series that came back from the index does not take its successor with it.
+        if maps.by_labels.get(&series.labels).is_some_and(|known| known.id == series.id) {
+            maps.by_labels.remove(&series.labels);
+        }
     }
 }
 
 impl Maps {
     fn insert(&mut self, series: &Arc<Series>) {
-        self.by_labels.insert(Arc::clone(&series.labels), Arc::clone(series));
+        // Of two with these labels the later is the one that lives: the other had been forgotten.
+        if self.by_labels.get(&series.labels).is_none_or(|known| known.id < series.id) {
+            self.by_labels.insert(Arc::clone(&series.labels), Arc::clone(series));
+        }
         self.by_id.insert(series.id, Arc::clone(series));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forgotten_series_that_comes_back_does_not_stand_in_for_its_successor() {
+        let labels = Labels::new([("__name__", "m")]).expect("valid");
+        for order in [[1, 2], [2, 1]] {
+            let registry = Registry::default();
+            let restored = order.map(|id| registry.restore(id, labels.clone()));
+            assert_eq!(registry.get_or_create(&labels).id, 2);
+            let old = restored.iter().find(|series| series.id == 1).expect("restored");
+            registry.remove(old);
+            assert!(registry.get(1).is_none());
+            assert_eq!(registry.get_or_create(&labels).id, 2, "restored as {order:?}");
+        }
     }
 }

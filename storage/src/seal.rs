@@ -6,15 +6,17 @@
 //! written twice on the way is the same sample twice, which reads merge.
 
 use crate::block::{Block, BlockRecord, BlockWriter};
-use crate::commit::Command;
+use crate::commit::{Command, Rotated};
 use crate::db::Inner;
 use crate::error::{Error, Result};
 use crate::index::Checkpoint;
 use crate::log;
 use crate::sample::Sample;
 use crate::series::Series;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// The retention class of samples that no rule puts elsewhere.
 pub(crate) const DEFAULT_CLASS: &str = "default";
@@ -27,31 +29,44 @@ impl Inner {
     pub(crate) fn seal(&self, next_block: &mut u64) -> Result<()> {
         let (done, answer) = crossbeam::channel::bounded(1);
         self.send(Command::Rotate { done })?;
-        let (generation, first_seq) = answer.recv().map_err(|_| Error::Closed)??;
+        let Rotated { generation, first_seq, older_bytes } = answer.recv().map_err(|_| Error::Closed)??;
         let series = self.state.registry.all();
-        let sealed = self.write_blocks(&series, first_seq, next_block);
+        let mut written = Vec::new();
+        let sealed = self
+            .write_blocks(&series, first_seq, next_block, &mut written)
+            .inspect_err(|_| remove_blocks(&written))
+            .and_then(|()| self.name_blocks(&written));
         match sealed {
             Ok(blocks) => {
                 self.state.set_blocks(blocks);
                 let sealed = series.iter().map(|series| series.finish_seal()).sum();
                 self.state.count_gone_from_head(sealed);
-                log::drop_older(&self.log_dir(), generation)
             }
             Err(error) => {
                 let merged = series.iter().map(|series| series.abandon_seal()).sum();
                 self.state.count_gone_from_head(merged);
-                Err(error)
+                return Err(error);
             }
         }
+        self.index.put_checkpoint(Checkpoint {
+            next_seq: first_seq,
+            next_series: self.state.registry.next_id(),
+            next_block: *next_block,
+        })?;
+        self.index.sync()?;
+        log::drop_older(&self.log_dir(), generation)?;
+        self.state.counters.log_bytes.fetch_sub(older_bytes, Ordering::Relaxed);
+        Ok(())
     }
 
-    /// Writes the blocks and makes the index name them. Answers all blocks there now are.
+    /// Writes a block for each partition, durably, into `written`.
     fn write_blocks(
         &self,
         series: &[Arc<Series>],
         first_seq: u64,
         next_block: &mut u64,
-    ) -> Result<Vec<Arc<Block>>> {
+        written: &mut Vec<Arc<Block>>,
+    ) -> Result<()> {
         let mut partitions: BTreeMap<i64, PartitionSamples> = BTreeMap::new();
         for series in series {
             for sample in series.begin_seal() {
@@ -59,8 +74,6 @@ impl Inner {
                 partitions.entry(start_ms).or_default().entry(series.id).or_default().push(sample);
             }
         }
-        let mut blocks = (*self.state.blocks()).clone();
-        let mut touched = BTreeSet::new();
         for (partition_start_ms, samples) in partitions {
             let record = BlockRecord {
                 id: take_next(next_block),
@@ -68,22 +81,21 @@ impl Inner {
                 partition_start_ms,
                 sealed_seq: first_seq - 1,
             };
-            blocks.push(Arc::new(self.write_block(record, &samples)?));
-            touched.insert(partition_start_ms);
+            written.push(Arc::new(self.write_block(record, &samples)?));
         }
-        self.index_new_series()?;
-        for partition_start_ms in touched {
-            self.index_partition(DEFAULT_CLASS, partition_start_ms, &blocks)?;
+        self.index_new_series()
+    }
+
+    /// Makes the index name these blocks, durably. Answers all blocks there now are.
+    fn name_blocks(&self, written: &[Arc<Block>]) -> Result<Vec<Arc<Block>>> {
+        let mut blocks = (*self.state.blocks()).clone();
+        blocks.extend_from_slice(written);
+        for block in written {
+            self.index_partition(DEFAULT_CLASS, block.record().partition_start_ms, &blocks)?;
         }
         for delete in self.state.deletes().iter() {
             self.index.put_delete(delete)?;
         }
-        self.index.sync()?;
-        self.index.put_checkpoint(Checkpoint {
-            next_seq: first_seq,
-            next_series: self.state.registry.next_id(),
-            next_block: *next_block,
-        })?;
         self.index.sync()?;
         Ok(blocks)
     }
@@ -128,6 +140,15 @@ impl Inner {
             self.state.postings.write().put_back(changes);
         }
         stored
+    }
+}
+
+/// Removes blocks that nothing names yet. What can't be removed, the next start removes.
+fn remove_blocks(written: &[Arc<Block>]) {
+    for block in written {
+        if let Err(error) = fs::remove_file(block.path()) {
+            tracing::warn!(path = %block.path().display(), %error, "could not remove an unfinished seal's block");
+        }
     }
 }
 

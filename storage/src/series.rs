@@ -144,11 +144,15 @@ impl Series {
     }
 
     /// Sets the head's samples aside to be sealed, and gives them out. They stay readable until
-    /// [`finish_seal`](Self::finish_seal) or [`abandon_seal`](Self::abandon_seal).
+    /// [`finish_seal`](Self::finish_seal) or [`abandon_seal`](Self::abandon_seal); what a seal that
+    /// panicked had set aside is among them.
     pub(crate) fn begin_seal(&self) -> Vec<Sample> {
         let mut head = self.head.lock();
-        head.sealing = std::mem::take(&mut head.open);
-        head.sealing.clone()
+        let mut all = std::mem::take(&mut head.sealing);
+        all.append(&mut head.open);
+        sort_and_deduplicate(&mut all);
+        head.sealing.clone_from(&all);
+        all
     }
 
     /// The samples set aside are in a published block. Answers how many they were.
@@ -246,5 +250,16 @@ mod tests {
         series.finish_seal();
         assert_eq!(all(&series), []);
         assert_eq!(series.latest(), Some(Sample::new(2, 2.0)));
+    }
+
+    #[test]
+    fn a_seal_that_broke_off_is_made_up_for_by_the_next() {
+        let series = series();
+        series.insert(Sample::new(1, 1.0));
+        assert_eq!(series.begin_seal().len(), 1);
+        // It panicked: nothing was finished, nothing abandoned.
+        series.insert(Sample::new(2, 2.0));
+        assert_eq!(series.begin_seal().len(), 2);
+        assert_eq!(all(&series), [(1, 1.0), (2, 2.0)]);
     }
 }

@@ -72,15 +72,16 @@ impl Block {
     /// The samples of one chunk.
     pub(crate) fn read(&self, entry: &ChunkEntry) -> Result<Vec<Sample>> {
         let mut bytes = vec![0; entry.bytes as usize];
-        self.file.read_exact_at(&mut bytes, entry.offset).map_err(Error::io("read", &self.path))?;
-        let samples = chunk::decode(&bytes).map_err(|error| {
+        let damaged = |error: &dyn std::fmt::Display| {
             let what = format!(
                 "{error}: series {} from {} to {} ms is lost",
                 entry.series, entry.min_ms, entry.last.timestamp_ms
             );
             Error::damaged(&self.path, what)
-        })?;
-        Ok(samples)
+        };
+        // Bytes that the disk does not give back are damaged as well: what lies beside them goes on.
+        self.file.read_exact_at(&mut bytes, entry.offset).map_err(|error| damaged(&error))?;
+        chunk::decode(&bytes).map_err(|error| damaged(&error))
     }
 }
 

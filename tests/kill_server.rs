@@ -10,6 +10,7 @@ mod common;
 use common::process::{Client, Reply, Server};
 use common::remote_write::{message, series};
 use common::store::{Everything, now_ms, open, read};
+use lookback::kubernetes::quantity::Quantity;
 use lookback_storage::{Labels, STALENESS_MARKER_BITS};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -207,9 +208,9 @@ impl Writer {
             let path =
                 format!("/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/{}/stamped", self.pod());
             let answer = server.get(&path).json();
-            let value: f64 = answer["items"][0]["value"].as_str().unwrap().parse().unwrap_or_else(|_| {
-                panic!("{answer}");
-            });
+            // 1,000 is written as 1k.
+            let text = answer["items"][0]["value"].as_str().unwrap_or_else(|| panic!("{answer}"));
+            let value = Quantity::parse(text).and_then(|quantity| quantity.value()).unwrap();
             assert!(value >= *newest, "{newest} was acknowledged: {answer}");
         }
         if self.kind != Kind::Single {

@@ -72,29 +72,3 @@ fn a_window_rolls_on_disk_in_memory_and_in_the_index() {
     write(&db, "short-lived", now_ms + 1);
     assert_eq!(db.latest(Selection { matchers: &matchers, visible: None }).len(), 1);
 }
-
-#[test]
-fn a_merge_before_a_restart_is_not_overwritten_by_a_seal_after_it() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let open = || {
-        let options = Options { blocks_per_partition_max: 1, ..Options::default() };
-        Db::open(dir.path(), options, Uuid::new_v4()).expect("opens")
-    };
-    let append_and_seal = |db: &Db, at_ms: i64| {
-        let mut batch = WriteBatch::default();
-        batch.push(Labels::new([("__name__", "m")]).expect("valid"), Some(at_ms), at_ms as f64);
-        db.append_wait(batch, at_ms, OutOfOrder::Window).expect("appended");
-        db.seal().expect("sealed");
-    };
-    let db = open();
-    append_and_seal(&db, 1_000);
-    append_and_seal(&db, 2_000);
-    assert_eq!(db.maintain(2_000).expect("maintained").partitions_merged, 1);
-    drop(db);
-    append_and_seal(&open(), 3_000);
-    let limits = ReadLimits { samples_max: 10, cancelled: &|| false };
-    let read = open().select(Selection { matchers: &[], visible: None }, 0, 9_000, limits).expect("read");
-    let times: Vec<i64> =
-        read.iter().flat_map(|(_, samples)| samples.iter().map(|s| s.timestamp_ms)).collect();
-    assert_eq!(times, [1_000, 2_000, 3_000]);
-}

@@ -7,6 +7,7 @@
 //! that itself, so that no handler can forget to.
 
 pub mod embedded;
+pub mod front;
 pub mod opening;
 
 use async_trait::async_trait;

@@ -9,17 +9,14 @@ use crate::clock::ManualClock;
 use crate::http::Api;
 use crate::http::auth::Caller;
 use crate::store::embedded::EmbeddedStore;
-use crate::store::{
-    Context, LabelsRequest, Latest, RangeRequest, Scope, SeriesSamples, Store, StoreError, StoreStats,
-};
+use crate::store::front::Front;
+use crate::store::{Context, Scope, Store, StoreError};
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
-use lookback_storage::{
-    Labels, Matcher, Options, OutOfOrder, ReadLimits, Selection, WriteBatch, WriteReport,
-};
+use lookback_storage::{Labels, Options, OutOfOrder, ReadLimits, Selection, WriteBatch};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 use tower::ServiceExt;
@@ -189,73 +186,16 @@ impl TestStore {
     pub(crate) fn set_fault(&self, fault: Option<Fault>) {
         *self.fault.lock().expect("no test panics with the lock") = fault;
     }
+}
 
-    /// The engine, once the fault lets a call through to it.
-    async fn real(&self) -> Result<&EmbeddedStore, StoreError> {
+#[async_trait]
+impl Front for TestStore {
+    async fn behind(&self) -> Result<&dyn Store, StoreError> {
         let fault = *self.fault.lock().expect("no test panics with the lock");
         match fault {
             None => Ok(&self.real),
             Some(Fault::Failing) => Err(StoreError::Unavailable("told to fail".to_owned())),
             Some(Fault::Hanging) => std::future::pending().await,
         }
-    }
-}
-
-#[async_trait]
-impl Store for TestStore {
-    async fn append(
-        &self,
-        context: &Context,
-        batch: WriteBatch,
-        now_ms: i64,
-        out_of_order: OutOfOrder,
-    ) -> Result<WriteReport, StoreError> {
-        self.real().await?.append(context, batch, now_ms, out_of_order).await
-    }
-
-    async fn latest(
-        &self,
-        context: &Context,
-        matchers: &[Matcher],
-        not_before_ms: i64,
-    ) -> Result<Vec<Latest>, StoreError> {
-        self.real().await?.latest(context, matchers, not_before_ms).await
-    }
-
-    async fn select(
-        &self,
-        context: &Context,
-        matchers: &[Matcher],
-        start_ms: i64,
-        end_ms: i64,
-        samples_max: usize,
-    ) -> Result<Vec<SeriesSamples>, StoreError> {
-        self.real().await?.select(context, matchers, start_ms, end_ms, samples_max).await
-    }
-
-    async fn range(
-        &self,
-        context: &Context,
-        request: RangeRequest,
-    ) -> Result<Vec<SeriesSamples>, StoreError> {
-        self.real().await?.range(context, request).await
-    }
-
-    async fn labels(&self, context: &Context, request: LabelsRequest) -> Result<Vec<String>, StoreError> {
-        self.real().await?.labels(context, request).await
-    }
-
-    async fn delete(
-        &self,
-        context: &Context,
-        matchers: &[Matcher],
-        start_ms: i64,
-        end_ms: i64,
-    ) -> Result<u64, StoreError> {
-        self.real().await?.delete(context, matchers, start_ms, end_ms).await
-    }
-
-    async fn stats(&self) -> Result<StoreStats, StoreError> {
-        self.real().await?.stats().await
     }
 }

@@ -13,16 +13,14 @@ use crate::index::Checkpoint;
 use crate::log;
 use crate::sample::Sample;
 use crate::series::Series;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// The retention class of samples that no rule puts elsewhere.
 pub(crate) const DEFAULT_CLASS: &str = "default";
-
-/// Samples of one partition, by series.
-type PartitionSamples = BTreeMap<u32, Vec<Sample>>;
 
 impl Inner {
     /// Seals all samples in memory. The caller holds the maintenance lock.
@@ -67,21 +65,22 @@ impl Inner {
         next_block: &mut u64,
         written: &mut Vec<Arc<Block>>,
     ) -> Result<()> {
-        let mut partitions: BTreeMap<i64, PartitionSamples> = BTreeMap::new();
-        for series in series {
-            for sample in series.begin_seal() {
-                let start_ms = self.state.partition_start_ms(sample.timestamp_ms);
-                partitions.entry(start_ms).or_default().entry(series.id).or_default().push(sample);
-            }
+        let mut frozen: Vec<(u32, Arc<Vec<Sample>>)> =
+            series.iter().map(|series| (series.id, series.begin_seal())).collect();
+        frozen.retain(|(_, samples)| !samples.is_empty());
+        frozen.sort_unstable_by_key(|(series, _)| *series);
+        let mut partitions = BTreeSet::new();
+        for (_, samples) in &frozen {
+            self.note_partitions(samples, &mut partitions);
         }
-        for (partition_start_ms, samples) in partitions {
+        for partition_start_ms in partitions {
             let record = BlockRecord {
                 id: take_next(next_block),
                 class: DEFAULT_CLASS.to_owned(),
                 partition_start_ms,
                 sealed_seq: first_seq - 1,
             };
-            written.push(Arc::new(self.write_block(record, &samples)?));
+            written.push(Arc::new(self.write_block(record, &frozen)?));
         }
         self.index_new_series()
     }
@@ -100,11 +99,29 @@ impl Inner {
         Ok(blocks)
     }
 
-    /// Writes one block, durably, and opens it.
-    pub(crate) fn write_block(&self, record: BlockRecord, samples: &PartitionSamples) -> Result<Block> {
+    /// Adds the partitions that these samples, which are in time order, lie in.
+    fn note_partitions(&self, samples: &[Sample], partitions: &mut BTreeSet<i64>) {
+        let mut rest = samples;
+        while let Some(first) = rest.first() {
+            let start_ms = self.state.partition_start_ms(first.timestamp_ms);
+            partitions.insert(start_ms);
+            rest = &rest[self.within(rest, start_ms).end..];
+        }
+    }
+
+    /// Which of these samples, which are in time order, lie in the partition.
+    fn within(&self, samples: &[Sample], partition_start_ms: i64) -> Range<usize> {
+        let start = |sample: &Sample| self.state.partition_start_ms(sample.timestamp_ms);
+        let from = samples.partition_point(|sample| start(sample) < partition_start_ms);
+        from..samples.partition_point(|sample| start(sample) <= partition_start_ms)
+    }
+
+    /// Writes one block of what lies in its partition, series in rising order, durably, and opens it.
+    fn write_block(&self, record: BlockRecord, frozen: &[(u32, Arc<Vec<Sample>>)]) -> Result<Block> {
+        let partition_start_ms = record.partition_start_ms;
         let mut writer = BlockWriter::create(&self.state.dir, record)?;
-        for (series, samples) in samples {
-            writer.add(*series, samples)?;
+        for (series, samples) in frozen {
+            writer.add(*series, &samples[self.within(samples, partition_start_ms)])?;
         }
         Block::open(&self.state.dir, writer.finish()?)
     }

@@ -29,7 +29,7 @@ struct Head {
     /// In time order, one a timestamp.
     open: Vec<Sample>,
     /// Being written into a block; likewise.
-    sealing: Vec<Sample>,
+    sealing: Arc<Vec<Sample>>,
 }
 
 /// What became of a sample that was put into a head.
@@ -120,7 +120,7 @@ impl Series {
             return false;
         }
         let head = self.head.lock();
-        [&head.open, &head.sealing].into_iter().any(|samples| {
+        [&head.open, &*head.sealing].into_iter().any(|samples| {
             samples
                 .binary_search_by_key(&sample.timestamp_ms, |s| s.timestamp_ms)
                 .is_ok_and(|at| samples.get(at) == Some(&sample))
@@ -130,7 +130,7 @@ impl Series {
     /// Appends what the head holds of `[start_ms, end_ms]` to `samples`, in no order.
     pub(crate) fn read_head(&self, start_ms: i64, end_ms: i64, samples: &mut Vec<Sample>) {
         let head = self.head.lock();
-        for part in [&head.sealing, &head.open] {
+        for part in [&*head.sealing, &head.open] {
             let from = part.partition_point(|s| s.timestamp_ms < start_ms);
             let to = part.partition_point(|s| s.timestamp_ms <= end_ms);
             samples.extend_from_slice(part.get(from..to).unwrap_or_default());
@@ -146,13 +146,11 @@ impl Series {
     /// Sets the head's samples aside to be sealed, and gives them out. They stay readable until
     /// [`finish_seal`](Self::finish_seal) or [`abandon_seal`](Self::abandon_seal); what a seal that
     /// panicked had set aside is among them.
-    pub(crate) fn begin_seal(&self) -> Vec<Sample> {
+    pub(crate) fn begin_seal(&self) -> Arc<Vec<Sample>> {
         let mut head = self.head.lock();
-        let mut all = std::mem::take(&mut head.sealing);
-        all.append(&mut head.open);
-        sort_and_deduplicate(&mut all);
-        head.sealing.clone_from(&all);
-        all
+        head.reclaim();
+        head.sealing = Arc::new(std::mem::take(&mut head.open));
+        Arc::clone(&head.sealing)
     }
 
     /// The samples set aside are in a published block. Answers how many they were.
@@ -163,23 +161,33 @@ impl Series {
     /// The samples set aside could not be sealed: they are the head's again. Answers how many of them
     /// had been written once more in the meantime.
     pub(crate) fn abandon_seal(&self) -> usize {
-        let mut head = self.head.lock();
-        let mut all = std::mem::take(&mut head.sealing);
-        all.append(&mut head.open);
-        let before = all.len();
-        sort_and_deduplicate(&mut all);
-        let merged = before - all.len();
-        head.open = all;
-        merged
+        self.head.lock().reclaim()
     }
 
     /// Deletes the head's samples in `[start_ms, end_ms]`, and answers how many they were. Never runs
     /// during a seal.
     pub(crate) fn delete_from_head(&self, start_ms: i64, end_ms: i64) -> usize {
-        let open = &mut self.head.lock().open;
-        let before = open.len();
-        open.retain(|s| s.timestamp_ms < start_ms || s.timestamp_ms > end_ms);
-        before - open.len()
+        let mut head = self.head.lock();
+        let merged = head.reclaim();
+        let before = head.open.len();
+        head.open.retain(|s| s.timestamp_ms < start_ms || s.timestamp_ms > end_ms);
+        merged + before - head.open.len()
+    }
+}
+
+impl Head {
+    /// Takes back what was set aside to be sealed. Answers how many of the samples were there twice.
+    fn reclaim(&mut self) -> usize {
+        if self.sealing.is_empty() {
+            return 0;
+        }
+        let mut all = Arc::unwrap_or_clone(std::mem::take(&mut self.sealing));
+        all.append(&mut self.open);
+        let before = all.len();
+        sort_and_deduplicate(&mut all);
+        let merged = before - all.len();
+        self.open = all;
+        merged
     }
 }
 

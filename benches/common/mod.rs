@@ -8,6 +8,7 @@ pub(crate) const START_MS: i64 = 1_794_700_800_000;
 /// From sample to sample.
 pub(crate) const INTERVAL_MS: i64 = 15_000;
 
+#[allow(dead_code, reason = "not every bench opens a store itself")]
 pub(crate) fn open(dir: &Path) -> Db {
     let options = Options { retention_ms: None, ..Options::default() };
     Db::open(dir, options, uuid::Uuid::new_v4()).expect("the store opens")
@@ -48,6 +49,7 @@ pub(crate) fn value(series: usize, at: i64) -> f64 {
     ((phase.sin() + 1.5) * 1e6 + ((series as i64 * 7_919 + at * 104_729) % 1_000) as f64).round() / 1e6
 }
 
+#[allow(dead_code, reason = "not every bench appends itself")]
 /// One sample of each series at step `at`, in requests of at most `per_batch` samples.
 pub(crate) fn round(series: &[Labels], at: i64, per_batch: usize) -> Vec<WriteBatch> {
     let time_ms = START_MS + at * INTERVAL_MS;

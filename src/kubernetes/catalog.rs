@@ -130,7 +130,8 @@ pub fn spawn_refresher(app: App, shutdown: impl Future<Output = ()> + Send + 'st
 
 async fn keep_fresh(app: &App) {
     let mut seen = None;
-    let mut failing = false;
+    // Until the store has answered once it is being opened, which is no failure.
+    let mut failing = true;
     loop {
         let begun = Instant::now();
         match refresh_if_changed(app, seen).await {

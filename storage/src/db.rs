@@ -7,24 +7,24 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::identity;
 use crate::index::{Index, StoreRecord};
+use crate::inner::{Inner, MaintenanceState};
 use crate::labels::Labels;
 use crate::log::{LOG_DIR, Log};
-use crate::maintain::{Maintained, MaintenanceState};
+use crate::maintain::Maintained;
 use crate::options::Options;
 use crate::recover::{remove_orphans, replay, restore};
 use crate::resample::{Aggregation, Grid};
 use crate::sample::Sample;
 use crate::select::{ReadLimits, Selection, SeriesSamples};
 use crate::state::State;
-use crossbeam::channel::{Sender, TrySendError, bounded};
+use crossbeam::channel::{TrySendError, bounded};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use uuid::Uuid;
 
 const LOCK_FILE: &str = "LOCK";
@@ -37,20 +37,6 @@ const COMMANDS_MAX: usize = 1_024;
 /// Calls block their thread, [`append`](Self::append) aside, which answers through a callback.
 #[derive(Clone)]
 pub struct Db(Arc<Inner>);
-
-/// What the handles share.
-pub(crate) struct Inner {
-    pub(crate) state: Arc<State>,
-    pub(crate) index: Index,
-    store: StoreRecord,
-    commands: Sender<Command>,
-    queued_samples: Arc<AtomicUsize>,
-    /// Held by seals, merges, expiry and deletes: one of them at a time.
-    pub(crate) maintenance: Mutex<MaintenanceState>,
-    committer: Option<JoinHandle<()>>,
-    /// Held locked while the store is open.
-    _lock: File,
-}
 
 /// What the store holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -300,27 +286,6 @@ impl Db {
     #[must_use]
     pub fn series_generation(&self) -> u64 {
         self.0.state.counters.series_generation.load(Ordering::Relaxed)
-    }
-}
-
-impl Inner {
-    pub(crate) fn send(&self, command: Command) -> Result<()> {
-        self.commands.send(command).map_err(|_| Error::Closed)
-    }
-
-    pub(crate) fn log_dir(&self) -> PathBuf {
-        self.state.dir.join(LOG_DIR)
-    }
-}
-
-/// Closes the store: what was handed to it is written first.
-impl Drop for Inner {
-    fn drop(&mut self) {
-        // The committer may have ended by a panic of its own: then there is nothing to stop.
-        let _ = self.commands.send(Command::Stop);
-        if let Some(committer) = self.committer.take() {
-            let _ = committer.join();
-        }
     }
 }
 

@@ -37,6 +37,7 @@
 //! | file | what |
 //! |---|---|
 //! | `db` | opening, the public calls |
+//! | `inner` | an open store, which seals and maintenance work on |
 //! | `recover` | index and log brought into memory at the start |
 //! | `commit` | the one thread that changes the store: group commit |
 //! | `seal`, `maintain` | memory to blocks; expiry, merges |
@@ -60,6 +61,7 @@ mod error;
 mod files;
 mod identity;
 mod index;
+mod inner;
 mod keyvalue;
 pub mod labels;
 mod log;

@@ -3,9 +3,9 @@
 
 use crate::block::{Block, BlockRecord};
 use crate::commit::Command;
-use crate::db::Inner;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::inner::Inner;
 use crate::sample::{Sample, sort_and_deduplicate};
 use crate::seal::take_next;
 use crate::series::Series;
@@ -25,12 +25,6 @@ pub struct Maintained {
     pub partitions_merged: usize,
     /// Series without samples that were forgotten.
     pub series_forgotten: usize,
-}
-
-/// Kept by maintenance from one run to the next, under its lock.
-pub(crate) struct MaintenanceState {
-    pub(crate) next_block: u64,
-    pub(crate) last_seal_ms: Option<i64>,
 }
 
 impl Inner {

@@ -7,9 +7,9 @@
 
 use crate::block::{Block, BlockRecord, BlockWriter};
 use crate::commit::{Command, Rotated};
-use crate::db::Inner;
 use crate::error::{Error, Result};
 use crate::index::Checkpoint;
+use crate::inner::Inner;
 use crate::log;
 use crate::sample::Sample;
 use crate::series::Series;

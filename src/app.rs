@@ -1,6 +1,7 @@
 //! What every handler works with.
 
 use crate::clock::Clock;
+use crate::http::budget::ByteBudget;
 use crate::kubernetes::catalog::Catalog;
 use crate::store::{Context, Scope, Store, StoreError, StoreStats};
 use crate::telemetry::Metrics;
@@ -23,6 +24,9 @@ pub struct Settings {
     pub body_bytes_max: usize,
     /// Largest request body, in bytes, after decompression.
     pub decoded_bytes_max: usize,
+    /// Most bytes that all requests under way may take together for what they carry; at least what the
+    /// largest one takes.
+    pub request_bytes_max: usize,
     /// Most `resource/metric` entries in discovery.
     pub discovery_max: usize,
     /// Which series answer `metric=cpu`, `metric=memory`, …, in order of preference.
@@ -52,6 +56,7 @@ impl Default for Settings {
             samples_max: 50_000_000,
             body_bytes_max: 32 << 20,
             decoded_bytes_max: 128 << 20,
+            request_bytes_max: 512 << 20,
             discovery_max: 2_000,
             usage_sources: BTreeMap::from([
                 (
@@ -74,7 +79,7 @@ impl Default for Settings {
 
 /// Shared by all handlers; a cheap clone.
 #[derive(Clone)]
-pub struct App(Arc<Parts>);
+pub struct App(Arc<Parts>, ByteBudget);
 
 /// What [`App`] is made of.
 pub struct Parts {
@@ -94,7 +99,16 @@ impl App {
     /// Of its parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        let settings = &parts.settings;
+        let largest = settings.body_bytes_max.saturating_add(settings.decoded_bytes_max.saturating_mul(2));
+        let budget = ByteBudget::new(settings.request_bytes_max.max(largest));
+        Self(Arc::new(parts), budget)
+    }
+
+    /// What all requests together may take for what they carry.
+    #[must_use]
+    pub fn request_budget(&self) -> &ByteBudget {
+        &self.1
     }
 
     /// The context of a call of the store on behalf of a caller with this scope.

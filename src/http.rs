@@ -3,6 +3,7 @@
 pub mod append;
 pub mod auth;
 pub mod body;
+pub mod budget;
 pub mod connection;
 pub mod credentials;
 pub mod custom_metrics;

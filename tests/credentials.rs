@@ -103,3 +103,20 @@ fn a_refused_file_is_named_with_its_line() {
     let error = Credentials::read(&dir.path().join("absent")).unwrap_err().to_string();
     assert!(error.contains("absent: "), "{error}");
 }
+
+#[tokio::test]
+async fn without_a_file_pages_of_other_sites_are_kept_out() {
+    let router = router(None);
+    let ask = async |origin: Option<&str>| {
+        let mut request = Request::post("/write-metrics").header("Host", "127.0.0.1:8080");
+        if let Some(origin) = origin {
+            request = request.header("Origin", origin);
+        }
+        router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status()
+    };
+    assert_eq!(ask(None).await, StatusCode::OK);
+    assert_eq!(ask(Some("http://127.0.0.1:8080")).await, StatusCode::OK);
+    for origin in ["https://example.org", "http://127.0.0.1:9090", "null", ""] {
+        assert_eq!(ask(Some(origin)).await, StatusCode::FORBIDDEN, "{origin}");
+    }
+}

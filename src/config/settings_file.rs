@@ -13,6 +13,7 @@
 //! samples_max: 50000000   # samples that one read of the store may take
 //! body_bytes_max: 33554432        # request body, as sent
 //! decoded_bytes_max: 134217728    # request body, decompressed
+//! request_bytes_max: 536870912    # what all requests under way may take together
 //! discovery_max: 2000     # resource/metric entries in discovery
 //! ```
 //!
@@ -67,6 +68,7 @@ struct SettingsFile {
     samples_max: Option<NonZeroUsize>,
     body_bytes_max: Option<NonZeroUsize>,
     decoded_bytes_max: Option<NonZeroUsize>,
+    request_bytes_max: Option<NonZeroUsize>,
     discovery_max: Option<NonZeroUsize>,
 }
 
@@ -125,6 +127,7 @@ fn apply_text(text: &str, settings: &mut Settings) -> Result<(), String> {
         (file.samples_max, &mut settings.samples_max),
         (file.body_bytes_max, &mut settings.body_bytes_max),
         (file.decoded_bytes_max, &mut settings.decoded_bytes_max),
+        (file.request_bytes_max, &mut settings.request_bytes_max),
         (file.discovery_max, &mut settings.discovery_max),
     ] {
         *setting = given.map_or(*setting, NonZeroUsize::get);

@@ -105,6 +105,10 @@ impl PlainAuth {
 /// nobody as their caller.
 pub async fn plain_auth(State(auth): State<PlainAuth>, mut request: Request, next: Next) -> Response {
     let Some(credentials) = &auth.credentials else {
+        if is_of_another_site(&request) {
+            let message = "a web page of another site may not call here: configure --credentials-file";
+            return refuse(request.uri().path(), ApiError::new(StatusCode::FORBIDDEN, message));
+        }
         request.extensions_mut().insert(Caller::local());
         return next.run(request).await;
     };
@@ -131,7 +135,21 @@ pub async fn plain_auth(State(auth): State<PlainAuth>, mut request: Request, nex
             (header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"lookback\"")),
         ],
     };
+    refuse(path, error)
+}
+
+/// An error in the dialect of a path of the plain port.
+fn refuse(path: &str, error: ApiError) -> Response {
     if path.starts_with("/api/") { error.into_prometheus() } else { error.into_status() }
+}
+
+/// Whether a browser sends this on behalf of a page that was not loaded from here. Loopback is no bound
+/// for those: any page that is open on this machine can post to it.
+fn is_of_another_site(request: &Request) -> bool {
+    let Some(origin) = request.headers().get(header::ORIGIN) else { return false };
+    let here = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let from = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    from.is_none() || from != here
 }
 
 /// How the secure port authenticates; the state of [`secure_auth`].

@@ -1,6 +1,7 @@
 //! Request bodies, read whole within a bound, and decoded where that holds no other request up.
 
 use super::aside;
+use super::budget::Share;
 use super::error::ApiError;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, Version, header};
@@ -24,27 +25,42 @@ pub const INLINE_BYTES_MAX: usize = 64 << 10;
 /// How much room is made at once for a body that states its length.
 const RESERVE_BYTES_MAX: usize = 1 << 20;
 
-/// Reads a body of at most `bytes_max` bytes, within a minute.
+/// Reads a body of at most `bytes_max` bytes, within a minute, growing the request's share of the
+/// budget by it.
 ///
 /// # Errors
-/// 413 when it is larger, 400 when the client stops within it, 408 when it takes too long.
-pub async fn read(request: Request<Body>, bytes_max: usize) -> Result<Bytes, ApiError> {
-    read_within(READ_TIME_MAX, request, bytes_max).await
+/// 413 when it is larger, 400 when the client stops within it, 408 when it takes too long, 503 when the
+/// budget is spent.
+pub async fn read(request: Request<Body>, bytes_max: usize, share: &mut Share) -> Result<Bytes, ApiError> {
+    read_within(READ_TIME_MAX, request, bytes_max, Some(share)).await
+}
+
+/// Reads a body that is bounded too low to need a share of the budget.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_small(request: Request<Body>, bytes_max: usize) -> Result<Bytes, ApiError> {
+    read_within(READ_TIME_MAX, request, bytes_max, None).await
 }
 
 async fn read_within(
     time_max: Duration,
     request: Request<Body>,
     bytes_max: usize,
+    share: Option<&mut Share>,
 ) -> Result<Bytes, ApiError> {
     let late = |_| {
         let message = format!("the body did not come in within {time_max:?}: send it in parts");
         ApiError::new(StatusCode::REQUEST_TIMEOUT, message)
     };
-    tokio::time::timeout(time_max, read_all(request, bytes_max)).await.map_err(late)?
+    tokio::time::timeout(time_max, read_all(request, bytes_max, share)).await.map_err(late)?
 }
 
-async fn read_all(request: Request<Body>, bytes_max: usize) -> Result<Bytes, ApiError> {
+async fn read_all(
+    request: Request<Body>,
+    bytes_max: usize,
+    mut share: Option<&mut Share>,
+) -> Result<Bytes, ApiError> {
     let (parts, mut body) = request.into_parts();
     let stated = content_length(&parts.headers);
     if stated.is_some_and(|bytes| bytes > bytes_max as u64) {
@@ -66,6 +82,9 @@ async fn read_all(request: Request<Body>, bytes_max: usize) -> Result<Bytes, Api
                 drain(body).await;
             }
             return Err(too_large(bytes_max));
+        }
+        if let Some(share) = &mut share {
+            share.grow(data.len())?;
         }
         bytes.extend_from_slice(&data);
     }
@@ -119,7 +138,7 @@ mod tests {
     /// A server that answers with the length of the body, of at most a thousand bytes.
     async fn serve() -> SocketAddr {
         let handler = |request: Request<Body>| async {
-            read(request, 1_000).await.map(|body| body.len().to_string()).map_err(ApiError::into_status)
+            read_small(request, 1_000).await.map(|body| body.len().to_string()).map_err(ApiError::into_status)
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("an address");
@@ -160,7 +179,7 @@ mod tests {
     async fn a_client_that_stalls_is_not_waited_for() {
         let stalled = futures::stream::pending::<Result<Bytes, std::io::Error>>();
         let request = Request::new(Body::from_stream(stalled));
-        let error = read_within(Duration::from_millis(10), request, 1_000).await.expect_err("refused");
+        let error = read_within(Duration::from_millis(10), request, 1_000, None).await.expect_err("refused");
         assert_eq!((error.code.as_u16(), error.kubernetes_reason()), (408, "Timeout"));
     }
 

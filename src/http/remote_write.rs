@@ -40,7 +40,11 @@ async fn write(State(app): State<App>, caller: Caller, request: Request<Body>) -
 async fn respond(app: &App, caller: &Caller, request: Request<Body>) -> Result<StatusCode, PrometheusError> {
     caller.require_write()?;
     check_headers(request.headers())?;
-    let body = body::read(request, app.settings.body_bytes_max).await?;
+    let mut share = app.request_budget().share();
+    let body = body::read(request, app.settings.body_bytes_max, &mut share).await?;
+    // The message, and the series and samples in it, which take about as much again.
+    let decoded_bytes = snap::raw::decompress_len(&body).unwrap_or(0).min(app.settings.decoded_bytes_max);
+    share.grow(decoded_bytes.saturating_mul(2))?;
     let (message, decoded) = decode(body, app.settings.decoded_bytes_max, &caller.scope).await?;
     let Decoded { batch, mut refusals } = decoded;
     let samples = batch.samples.len();
@@ -143,6 +147,20 @@ mod tests {
 
     fn error_of(answer: &Answer) -> String {
         answer.json()["error"].as_str().expect("a Prometheus error").to_owned()
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_while_other_requests_take_the_budget() {
+        let server = TestApp::serving(routes());
+        let up = || vec![series(&[("__name__", "up")], &[(NOW_MS, 1.0)])];
+        let mut others = server.app.request_budget().share();
+        while others.grow(1 << 20).is_ok() {}
+        let answer = send(&server, up()).await;
+        assert_eq!(answer.code, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.body);
+        assert!(answer.headers.contains_key(header::RETRY_AFTER));
+        assert!(server.everything().is_empty());
+        drop(others);
+        assert_eq!(send(&server, up()).await.code, StatusCode::NO_CONTENT);
     }
 
     #[tokio::test]

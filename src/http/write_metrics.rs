@@ -60,7 +60,8 @@ async fn append_one(
 ) -> Result<StatusCode, KubernetesError> {
     caller.require_write()?;
     let uri = request.uri().clone();
-    let body = body::read(request, app.settings.body_bytes_max).await?;
+    let mut share = app.request_budget().share();
+    let body = body::read(request, app.settings.body_bytes_max, &mut share).await?;
     let push = Push::parse(uri.path(), uri.query().unwrap_or_default(), &body)
         .inspect_err(|error| count_rejected(app, error.reason(), 1))?;
     let object = push.object.clone();
@@ -101,7 +102,10 @@ async fn append_many(
     request: Request<Body>,
 ) -> Result<(StatusCode, Json<BatchAnswer>), KubernetesError> {
     caller.require_write()?;
-    let body = body::read(request, app.settings.body_bytes_max).await?;
+    let mut share = app.request_budget().share();
+    let body = body::read(request, app.settings.body_bytes_max, &mut share).await?;
+    // The entries that are made of it take about twice as much.
+    share.grow(body.len().saturating_mul(2))?;
     let scope = caller.scope.clone();
     let mut parsed = body::decode(body, move |body| ParsedBatch::parse(body, &scope)).await??;
     for (reason, entries) in parsed.refused_by_reason() {

@@ -17,7 +17,7 @@ pub(super) async fn read(request: Request) -> Result<Vec<(String, String)>, ApiE
     let mut pairs = Vec::new();
     decode(request.uri().query().unwrap_or_default(), &mut pairs)?;
     let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
-    let form = body::read(request, FORM_BYTES_MAX).await?;
+    let form = body::read_small(request, FORM_BYTES_MAX).await?;
     if !form.is_empty() {
         check_content_type(content_type.as_ref())?;
         let form = std::str::from_utf8(&form)

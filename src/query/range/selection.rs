@@ -105,6 +105,11 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_no_word_is_taken_literally() {
+        assert!(is_pod_of("<", "<-0") && !is_pod_of("<", "A") && !is_pod_of(".*", "web"));
+    }
+
+    #[test]
     fn pods_of_a_deployment_with_a_long_name_are_found() {
         for length in 30..=70 {
             let workload = "w".repeat(length);

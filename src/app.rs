@@ -1,7 +1,7 @@
 //! What every handler works with.
 
+use crate::budget::ByteBudget;
 use crate::clock::Clock;
-use crate::http::budget::ByteBudget;
 use crate::kubernetes::catalog::Catalog;
 use crate::store::{Context, Scope, Store, StoreError, StoreStats};
 use crate::telemetry::Metrics;

@@ -3,7 +3,6 @@
 pub mod append;
 pub mod auth;
 pub mod body;
-pub mod budget;
 pub mod connection;
 pub mod credentials;
 pub mod custom_metrics;

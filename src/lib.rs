@@ -1,6 +1,7 @@
 //! Lookback remembers metrics, so that Kubernetes autoscaling and right-sizing can act on them.
 
 pub mod app;
+pub mod budget;
 pub mod clock;
 pub mod config;
 pub mod http;

@@ -1,8 +1,8 @@
 //! Request bodies, read whole within a bound, and decoded where that holds no other request up.
 
 use super::aside;
-use super::budget::Share;
 use super::error::ApiError;
+use crate::budget::Share;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, Version, header};
 use bytes::{Bytes, BytesMut};

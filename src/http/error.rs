@@ -1,5 +1,6 @@
 //! One error for all APIs, rendered in the dialect of the caller.
 
+use crate::budget::BudgetSpent;
 use crate::store::StoreError;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -129,6 +130,14 @@ impl From<StoreError> for ApiError {
         if matches!(code, StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE) {
             api_error.headers.push((header::RETRY_AFTER, HeaderValue::from_static("5")));
         }
+        api_error
+    }
+}
+
+impl From<BudgetSpent> for ApiError {
+    fn from(error: BudgetSpent) -> Self {
+        let mut api_error = Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+        api_error.headers.push((header::RETRY_AFTER, HeaderValue::from_static("1")));
         api_error
     }
 }

@@ -2,15 +2,23 @@
 //!
 //! Each body is bounded, and so are connections; their product is not small. A request takes its share
 //! of one budget as its body comes in and before it is decoded, and gives it back when it is answered.
-//! Where the budget is spent, it is told to come again: 503, and nothing of it is written.
+//! Where the budget is spent, it is told to come again, and nothing of it is written.
 
-use super::error::ApiError;
-use axum::http::{HeaderValue, StatusCode, header};
 use std::sync::Arc;
+use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What one permit stands for, in bytes.
 const UNIT_BYTES: usize = 1 << 10;
+
+/// The budget does not have what a request needs.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error(
+    "the requests under way take all of the {bytes} bytes that there are for them: send again in a moment"
+)]
+pub struct BudgetSpent {
+    bytes: usize,
+}
 
 /// The budget; a cheap clone.
 #[derive(Clone, Debug)]
@@ -46,8 +54,8 @@ impl Share {
     /// Takes `bytes` more.
     ///
     /// # Errors
-    /// 503 with `Retry-After` when the budget does not have them.
-    pub fn grow(&mut self, bytes: usize) -> Result<(), ApiError> {
+    /// When the budget does not have them.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), BudgetSpent> {
         let held = self.bytes.div_ceil(UNIT_BYTES);
         let wanted = self.bytes.saturating_add(bytes);
         let units = u32::try_from(wanted.div_ceil(UNIT_BYTES) - held).map_err(|_| self.spent())?;
@@ -63,14 +71,8 @@ impl Share {
         Ok(())
     }
 
-    fn spent(&self) -> ApiError {
-        let message = format!(
-            "the requests under way take all of the {} bytes that there are for them: send again in a moment",
-            self.budget.bytes
-        );
-        let mut error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message);
-        error.headers.push((header::RETRY_AFTER, HeaderValue::from_static("1")));
-        error
+    fn spent(&self) -> BudgetSpent {
+        BudgetSpent { bytes: self.budget.bytes }
     }
 }
 
@@ -87,9 +89,7 @@ mod tests {
         }
         two.grow(4 * UNIT_BYTES - 1).expect("there is room");
         two.grow(1).expect("within what it holds");
-        let error = two.grow(1).expect_err("spent");
-        assert_eq!(error.code, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(error.headers.first().map(|(name, _)| name), Some(&header::RETRY_AFTER));
+        assert_eq!(two.grow(1), Err(BudgetSpent { bytes: 10 * UNIT_BYTES }));
         assert!(two.grow(usize::MAX).is_err());
         drop(one);
         two.grow(6 * UNIT_BYTES).expect("there is room again");

@@ -8,7 +8,7 @@
 //!
 //! The rules are those of `k8s.io/apiserver/pkg/authentication/request/headerrequest`.
 
-use super::tls::crypto_provider;
+use crate::kubernetes::certificates::crypto_provider;
 use axum::http::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
 use rustls::RootCertStore;

@@ -5,7 +5,7 @@
 //! decided at each request, by [`super::identity`]. So a wrong certificate is answered with a
 //! `Status` that says what is wrong, as kube-apiserver's library does, instead of a broken handshake.
 
-use crate::kubernetes::certificates::ServingCertificate;
+use crate::kubernetes::certificates::{ServingCertificate, crypto_provider};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -42,12 +42,6 @@ impl TlsSettings {
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.config.clone())
     }
-}
-
-/// The cryptography of every TLS connection and certificate check here.
-#[must_use]
-pub fn crypto_provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 /// Takes any client certificate, or none, and verifies only that the client holds its key.

@@ -5,8 +5,8 @@
 //! start, so that whoever trusts it can go on doing so, and replaced at a start that finds it near
 //! its end, damaged, or without a name that it should have.
 
-use crate::http::tls::crypto_provider;
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -16,9 +16,16 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use thiserror::Error;
 use tracing::{info, warn};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// The cryptography of every TLS connection and certificate check here.
+#[must_use]
+pub fn crypto_provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 /// How long a made certificate is valid.

@@ -9,8 +9,9 @@ use hyper::client::conn::{http1, http2};
 use hyper::{HeaderMap, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use lookback::http::server::{Limits, run};
-use lookback::http::tls::{TlsSettings, crypto_provider};
+use lookback::http::tls::TlsSettings;
 use lookback::kubernetes::certificates::ServingCertificate;
+use lookback::kubernetes::certificates::crypto_provider;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair,

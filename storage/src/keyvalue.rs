@@ -13,12 +13,16 @@ use crate::files;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The largest value that may be stored, in bytes: a leaf holds up to about 17, and a page must stay
 /// below a quarter of a segment.
 pub(crate) const VALUE_BYTES_MAX: usize = SEGMENT_BYTES / (4 * 17);
 const SEGMENT_BYTES: usize = 8 << 20;
 const CACHE_BYTES: u64 = 16 << 20;
+/// How often, and after which pause, a database is tried again that is not let go yet: 5 seconds in all.
+const LOCK_TRIES: u32 = 500;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// One sled database.
 pub(crate) struct KeyValue {
@@ -45,7 +49,7 @@ impl KeyValue {
             .flush_every_ms(None);
         // A thread of its own: what sled keeps in thread-locals is not left half-done by a panic.
         let opened = std::thread::scope(|scope| {
-            scope.spawn(|| guard(path, || config.open())).join().unwrap_or_else(|_| {
+            scope.spawn(|| open_when_let_go(path, &config)).join().unwrap_or_else(|_| {
                 Err(Error::KeyValue { path: path.to_owned(), what: "it panicked while opening".to_owned() })
             })
         });
@@ -110,6 +114,20 @@ impl Tree {
     }
 }
 
+/// Opens a database, waiting for a handle of this process that was dropped a moment ago: sled lets go
+/// of its lock on a thread of its own. Other processes are kept out by the lock of the data directory.
+fn open_when_let_go(path: &Path, config: &sled::Config) -> Result<sled::Db> {
+    for _ in 0..LOCK_TRIES {
+        match guard(path, || config.open()) {
+            Err(Error::Io { source, .. }) if source.to_string().contains("could not acquire lock") => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+    guard(path, || config.open())
+}
+
 /// Runs a call of sled; its errors and panics become errors that name the database.
 fn guard<T>(path: &Path, call: impl FnOnce() -> sled::Result<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(call)) {
@@ -159,6 +177,20 @@ mod tests {
         assert_eq!(before.iter().map(|(k, _)| k[0]).collect::<Vec<_>>(), [1, 3]);
         drop((tree, kv));
         assert_eq!(pairs(&open()), before);
+    }
+
+    #[test]
+    fn a_database_that_is_let_go_late_is_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("kv");
+        let held = KeyValue::open(&path).expect("opens");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(200));
+                drop(held);
+            });
+            KeyValue::open(&path).expect("opens once it is let go");
+        });
     }
 
     #[test]

@@ -40,7 +40,7 @@
 //! | `inner` | an open store, which seals and maintenance work on |
 //! | `recover` | index and log brought into memory at the start |
 //! | `commit` | the one thread that changes the store: group commit |
-//! | `seal`, `maintain` | memory to blocks; expiry, merges |
+//! | `seal`, `merge`, `maintain` | memory to blocks; blocks to fewer; when, and expiry |
 //! | `select` | reads: memory and blocks merged |
 //! | `resample` | what a point of a resampled series is |
 //! | `state`, `registry`, `series`, `postings`, `deletes` | what is in memory |
@@ -67,6 +67,7 @@ pub mod labels;
 mod log;
 mod maintain;
 mod matcher;
+mod merge;
 mod options;
 mod postings;
 mod recover;

@@ -3,6 +3,7 @@
 use crate::budget::ByteBudget;
 use crate::clock::Clock;
 use crate::kubernetes::catalog::Catalog;
+use crate::kubernetes::cluster::Cluster;
 use crate::store::{Context, Scope, Store, StoreError, StoreStats};
 use crate::telemetry::Metrics;
 use std::collections::BTreeMap;
@@ -93,6 +94,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// What discovery lists.
     pub catalog: Arc<Catalog>,
+    /// The Kubernetes cluster that is served; `None`: there is none, and nothing asks for one.
+    pub cluster: Option<Cluster>,
 }
 
 impl App {

@@ -3,8 +3,10 @@
 //! Each flag is also an environment variable, `LOOKBACK_` and the flag's name in capitals with `_` for
 //! `-`. A flag wins over its variable, a variable over `--settings`' file, the file over the default.
 
+mod cluster;
 mod settings_file;
 
+pub use cluster::ClusterArgs;
 pub use settings_file::SettingsError;
 
 use crate::app::Settings;
@@ -101,6 +103,10 @@ pub struct ServeArgs {
     /// The certificate and the callers of the secure port.
     #[command(flatten)]
     pub secure: SecureArgs,
+
+    /// The cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 
     /// How logs look.
     #[command(flatten)]

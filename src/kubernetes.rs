@@ -1,7 +1,8 @@
-//! What Kubernetes' APIs are made of: quantities, selectors, resource names, discovery.
+//! What Kubernetes' APIs are made of: quantities, selectors, resource names, discovery; and the cluster.
 
 pub mod catalog;
 pub mod certificates;
+pub mod cluster;
 pub mod described;
 pub mod discovery;
 pub mod quantity;

@@ -79,7 +79,7 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
     // Before anything is opened, so that no signal is lost.
     let stop = stop_signals().context("signals can't be listened for")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let Prepared { settings, plain, secure, has_credentials } = prepare(args, clock.clone()).await?;
+    let Prepared { settings, plain, secure, has_credentials, cluster } = prepare(args, clock.clone()).await?;
     let banner = Banner {
         data_dir: &args.store.data_dir,
         plain: plain.listener.local_addr()?,
@@ -95,6 +95,7 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
         settings,
         metrics: Arc::default(),
         catalog: Arc::default(),
+        cluster,
     });
     let shutdown = CancellationToken::new();
     let serving = serve(app, plain, secure, Limits::default(), shutdown.clone().cancelled_owned());

@@ -85,6 +85,7 @@ impl TestApp {
             settings,
             metrics: Arc::default(),
             catalog: Arc::default(),
+            cluster: None,
         });
         Self { app, store, clock, caller: Some(Caller::local()), router: Router::new(), _dir: dir }
     }

@@ -9,6 +9,7 @@ use crate::http::credentials::{Credentials, CredentialsError, OpenListener, chec
 use crate::http::identity::{FrontProxy, FrontProxyError, FrontProxySettings};
 use crate::http::tls::{TlsError, TlsSettings};
 use crate::kubernetes::certificates::{CertificateError, ServingCertificate};
+use crate::kubernetes::cluster::{Cluster, ClusterError};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -45,6 +46,9 @@ pub enum PrepareError {
     /// There is no certificate to serve with.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// The cluster can't be reached by what was given.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// The certificate can't be served.
     #[error("the secure port can't serve its certificate: {0}")]
     Tls(#[from] TlsError),
@@ -70,6 +74,8 @@ pub struct Prepared {
     pub secure: Option<Secure>,
     /// Whether the plain port asks for credentials.
     pub has_credentials: bool,
+    /// The Kubernetes cluster, if there is one.
+    pub cluster: Option<Cluster>,
 }
 
 /// Reads the files that flags name, makes a certificate where none is given, and binds the ports.
@@ -79,7 +85,10 @@ pub struct Prepared {
 pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared, PrepareError> {
     check_bind(args.listen, args.credentials_file.is_some())?;
     check_secure_bind(args)?;
-    let settings = args.app_settings()?;
+    let cluster = Cluster::connect(&args.cluster.settings()).await?;
+    let mut settings = args.app_settings()?;
+    // Where the aggregator authenticates and authorises, nothing may go around it.
+    settings.kubernetes_apis_on_plain_port = cluster.is_none();
     let credentials = args.credentials_file.as_deref().map(Credentials::read).transpose()?.map(Arc::new);
     let plain =
         Plain { listener: bind(args.listen, "--listen").await?, auth: PlainAuth::new(credentials.clone()) };
@@ -94,7 +103,7 @@ pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared
         }
         None => None,
     };
-    Ok(Prepared { settings, plain, secure, has_credentials })
+    Ok(Prepared { settings, plain, secure, has_credentials, cluster })
 }
 
 /// A secure port on other addresses than loopback needs someone whom it could let in.

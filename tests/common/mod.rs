@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub mod fake_kubernetes;
 pub mod process;
 pub mod remote_write;
 pub mod store;

@@ -4,6 +4,7 @@ use crate::budget::ByteBudget;
 use crate::clock::Clock;
 use crate::kubernetes::catalog::Catalog;
 use crate::kubernetes::cluster::Cluster;
+use crate::query::freshness::{MetricRule, Policies};
 use crate::store::{Context, Scope, Store, StoreError, StoreStats};
 use crate::telemetry::Metrics;
 use std::collections::BTreeMap;
@@ -15,6 +16,8 @@ use std::time::Duration;
 pub struct Settings {
     /// Samples older than this are not served as a latest value.
     pub freshness: Duration,
+    /// By which metrics differ from that; the first that fits decides.
+    pub metric_rules: Vec<MetricRule>,
     /// How long one call of the store may take.
     pub store_timeout: Duration,
     /// Most points a series in one range answer.
@@ -47,11 +50,20 @@ pub struct UsageSource {
     pub counter: bool,
 }
 
+impl Settings {
+    /// How old latest values may be.
+    #[must_use]
+    pub fn latest_policies(&self) -> Policies<'_> {
+        Policies { rules: &self.metric_rules, freshness: self.freshness }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         let source = |series: &str, counter| UsageSource { series: series.to_owned(), counter };
         Self {
             freshness: Duration::from_secs(300),
+            metric_rules: Vec::new(),
             store_timeout: Duration::from_secs(30),
             points_max: 50_000,
             samples_max: 50_000_000,

@@ -9,6 +9,7 @@ pub mod ingest;
 pub mod kubernetes;
 pub mod query;
 pub mod serve;
+pub mod similar;
 pub mod store;
 pub mod telemetry;
 #[cfg(test)]

@@ -1,4 +1,6 @@
 //! Questions asked of the store: the latest value of an object, history. No HTTP here.
 
+pub mod absence;
+pub mod freshness;
 pub mod latest;
 pub mod range;

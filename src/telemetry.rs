@@ -46,6 +46,8 @@ pub struct Metrics {
     pub samples_duplicate: Family<ApiLabels, Counter>,
     /// Samples refused.
     pub samples_rejected: Family<ReasonLabels, Counter>,
+    /// Latest values that were served although they are not fresh, as a rule allows.
+    pub values_held: Counter,
     /// What the store holds; set at each scrape.
     pub store: StoreGauges,
 }
@@ -142,6 +144,12 @@ impl Default for Metrics {
         );
         let samples_rejected = Family::default();
         registry.register("samples_rejected", "Samples refused, by reason", samples_rejected.clone());
+        let values_held = Counter::default();
+        registry.register(
+            "values_held",
+            "Latest values served although they are not fresh, as a metric rule allows",
+            values_held.clone(),
+        );
         registry.register(
             "build",
             "The version of Lookback that runs",
@@ -155,6 +163,7 @@ impl Default for Metrics {
             samples_appended,
             samples_duplicate,
             samples_rejected,
+            values_held,
             store,
         }
     }

@@ -8,6 +8,14 @@
 //!     - series: container_cpu_usage_seconds_total
 //!       counter: true     # read as a rate a second
 //! freshness: 5m           # samples older than this are not served as a latest value
+//! metric_rules:           # latest values: the first rule that fits decides, what it leaves out is as default
+//!   - metric: queue_*     # '*' stands for any run of characters
+//!     namespace: shop     # left out: any
+//!     resource: pods      # left out: any
+//!     freshness: 2m       # samples older than this are stale
+//!     hold: 10m           # then the last value is served, and marked, for this long; left out: not at all
+//!   - metric: http_requests_total
+//!     rate_window: 1m     # a counter: its rate a second over this window is served
 //! store_timeout: 30s      # how long one call of the store may take
 //! points_max: 50000       # points a series in one range answer
 //! samples_max: 50000000   # samples that one read of the store may take
@@ -20,6 +28,7 @@
 //! Unknown fields are refused; errors tell the line and column.
 
 use crate::app::{Settings, UsageSource};
+use crate::query::freshness::{MetricRule, Pattern};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -63,6 +72,7 @@ pub enum SettingsError {
 struct SettingsFile {
     usage_sources: Option<BTreeMap<String, Vec<UsageSource>>>,
     freshness: Option<PlainDuration>,
+    metric_rules: Option<Vec<FileRule>>,
     store_timeout: Option<PlainDuration>,
     points_max: Option<NonZeroUsize>,
     samples_max: Option<NonZeroUsize>,
@@ -70,6 +80,41 @@ struct SettingsFile {
     decoded_bytes_max: Option<NonZeroUsize>,
     request_bytes_max: Option<NonZeroUsize>,
     discovery_max: Option<NonZeroUsize>,
+}
+
+/// A rule for latest values.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileRule {
+    metric: String,
+    namespace: Option<String>,
+    resource: Option<String>,
+    freshness: Option<PlainDuration>,
+    hold: Option<PlainDuration>,
+    rate_window: Option<PlainDuration>,
+}
+
+impl FileRule {
+    fn rule(self) -> Result<MetricRule, String> {
+        let metric = self.metric;
+        if metric.is_empty() {
+            return Err("metric_rules: a rule has an empty metric: name one, or * for all".to_owned());
+        }
+        if self.rate_window.is_some_and(|window| window.0.subsec_millis() != 0) {
+            return Err(format!(
+                "metric_rules: the rate_window of {metric:?} is to be in whole seconds: answers carry it so"
+            ));
+        }
+        let pattern = |text: Option<String>| text.map_or_else(Pattern::any, Pattern::new);
+        Ok(MetricRule {
+            metric: Pattern::new(metric),
+            namespace: pattern(self.namespace),
+            resource: pattern(self.resource),
+            freshness: self.freshness.map(|duration| duration.0),
+            hold: self.hold.map(|duration| duration.0),
+            rate_window: self.rate_window.map(|duration| duration.0),
+        })
+    }
 }
 
 /// A duration as flags take it.
@@ -117,6 +162,9 @@ fn apply_text(text: &str, settings: &mut Settings) -> Result<(), String> {
         }
         settings.usage_sources.insert(metric, sources);
     }
+    if let Some(rules) = file.metric_rules {
+        settings.metric_rules = rules.into_iter().map(FileRule::rule).collect::<Result<_, _>>()?;
+    }
     let durations =
         [(file.freshness, &mut settings.freshness), (file.store_timeout, &mut settings.store_timeout)];
     for (given, setting) in durations {
@@ -155,11 +203,15 @@ mod tests {
             .collect();
         let settings = applied(&documented).expect("read");
         let defaults = Settings::default();
+        let queue = settings.latest_policies().of("queue_length", "shop", "pods");
+        assert_eq!((queue.freshness_ms, queue.hold_ms, queue.rate_window), (120_000, 600_000, None));
+        let requests = settings.latest_policies().of("http_requests_total", "", "nodes");
+        assert_eq!(requests.rate_window, Some(Duration::from_secs(60)));
         assert_eq!(settings.usage_sources["cpu"].len(), 2);
         assert!(settings.usage_sources["cpu"][1].counter);
         assert_eq!(settings.usage_sources["memory"], defaults.usage_sources["memory"]);
         assert_eq!(
-            Settings { usage_sources: defaults.usage_sources.clone(), ..settings },
+            Settings { usage_sources: defaults.usage_sources.clone(), metric_rules: Vec::new(), ..settings },
             defaults,
             "the documented defaults are the defaults"
         );
@@ -188,6 +240,15 @@ mod tests {
             let error = applied(text).expect_err(text);
             assert!(error.contains("line ") && error.contains(said), "{text:?}: {error}");
             assert_eq!(error.lines().count(), 1, "{error}");
+        }
+        for (rule, said) in [
+            ("{metric: ''}", "empty metric"),
+            ("{namespace: x}", "metric"),
+            ("{metric: m, rate_window: 1500ms}", "whole seconds"),
+            ("{metric: m, hold: 0}", "zero"),
+        ] {
+            let error = applied(&format!("metric_rules: [{rule}]")).expect_err(rule);
+            assert!(error.contains(said), "{rule}: {error}");
         }
         assert!(applied("usage_sources: {cpu: []}").expect_err("refused").contains("at least one"));
         assert!(applied("usage_sources: {cpu: [{series: ''}]}").expect_err("refused").contains("empty"));

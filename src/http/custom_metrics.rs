@@ -17,7 +17,7 @@ use crate::kubernetes::discovery::{group, group_list, resource_list, version_inf
 use crate::kubernetes::request_attributes::RequestAttributes;
 use crate::kubernetes::selector;
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
@@ -86,8 +86,29 @@ async fn latest_values(app: &App, caller: &Caller, uri: &Uri, asked: &Values) ->
         ));
     }
     let context = app.context(&caller.scope);
-    let answer = values::values(app, &context, asked, &place, &snapshot, &of_series).await?;
-    Ok(Json(answer).into_response())
+    let asking = values::Asking {
+        app,
+        context: &context,
+        asked,
+        place: &place,
+        snapshot: &snapshot,
+        of_series: &of_series,
+    };
+    let values::Answered { list, warnings } = asking.answer().await?;
+    let mut response = Json(list).into_response();
+    for warning in warnings {
+        response.headers_mut().append(header::WARNING, warning_header(&warning));
+    }
+    Ok(response)
+}
+
+/// A warning as clients of Kubernetes show it to people (RFC 7234, section 5.5).
+fn warning_header(text: &str) -> HeaderValue {
+    let quotable = |c: char| if matches!(c, ' '..='~') { c } else { '?' };
+    let text: String = text.chars().map(quotable).collect();
+    let text = text.replace('\\', "\\\\").replace('"', "\\\"");
+    let header = HeaderValue::try_from(format!("299 lookback \"{text}\""));
+    header.unwrap_or(HeaderValue::from_static("299 lookback \"\""))
 }
 
 /// 403: this user may not get this path.

@@ -52,21 +52,40 @@ pub struct Snapshot {
     pub entries: Vec<Entry>,
     /// How many more there are.
     pub left_out: usize,
-    /// The labels of custom resources, and whether their objects lie in namespaces.
-    custom: BTreeMap<String, bool>,
+    /// The labels of custom resources.
+    custom: BTreeMap<String, CustomResource>,
+}
+
+/// A custom resource of which something was written.
+#[derive(Debug)]
+struct CustomResource {
+    /// With its group.
+    name: String,
+    /// Whether its objects lie in namespaces.
+    namespaced: bool,
 }
 
 impl Snapshot {
     /// Whether objects of a resource lie in namespaces; `None` for a custom one that nobody pushed.
     #[must_use]
     pub fn namespaced(&self, resource: &Resource) -> Option<bool> {
-        resource.namespaced.or_else(|| self.custom.get(resource.label.as_ref()).copied())
+        resource
+            .namespaced
+            .or_else(|| self.custom.get(resource.label.as_ref()).map(|custom| custom.namespaced))
     }
 
     /// Whether a label names an object of some resource.
     #[must_use]
     pub fn is_resource_label(&self, label: &str) -> bool {
         is_resource_label(label) || self.custom.contains_key(label)
+    }
+
+    /// The resource, with its group, whose objects a label names.
+    #[must_use]
+    pub fn resource_of_label(&self, label: &str) -> Option<String> {
+        let built_in = || built_in_resources().find(|resource| resource.label == label);
+        let custom = self.custom.get(label).map(|custom| custom.name.clone());
+        custom.or_else(|| built_in().map(|resource| resource.group_resource()))
     }
 }
 
@@ -193,7 +212,10 @@ impl Reader<'_> {
         }
         let left_out = entries.len().saturating_sub(entries_max);
         let entries = entries.into_iter().take(entries_max).collect();
-        let custom = custom.into_iter().map(|(label, (_, namespaced))| (label, namespaced)).collect();
+        let custom = custom.into_iter().map(|(label, (resource, namespaced))| {
+            (label, CustomResource { name: resource.group_resource(), namespaced })
+        });
+        let custom = custom.collect();
         Ok(Snapshot { entries, left_out, custom })
     }
 
@@ -315,6 +337,9 @@ mod tests {
         assert_eq!(snapshot.namespaced(&resolve("gadgets.example.com").expect("custom")), None);
         assert_eq!(snapshot.namespaced(&resolve("nodes").expect("built in")), Some(false));
         assert!(snapshot.is_resource_label("widgets_example_com") && !snapshot.is_resource_label("verb"));
+        assert_eq!(snapshot.resource_of_label("widgets_example_com").as_deref(), Some("widgets.example.com"));
+        assert_eq!(snapshot.resource_of_label("deployment").as_deref(), Some("deployments.apps"));
+        assert_eq!(snapshot.resource_of_label("verb"), None);
     }
 
     #[tokio::test]

@@ -22,11 +22,11 @@
 mod pods;
 mod question;
 pub mod selection;
-mod similar;
 
 pub use question::{PARAMETERS, RangeQuestion};
 
 use crate::app::{Settings, UsageSource};
+use crate::similar::similar;
 use crate::store::{Context, LabelsRequest, RangeRequest, SeriesSamples, Store, StoreError};
 use crate::text::start_of;
 use lookback_storage::{METRIC_NAME_LABEL, Matcher, Sample};
@@ -173,7 +173,7 @@ impl Asking<'_> {
         }
         let written = self.metric_names(Matcher::equal("namespace", &self.question.namespace)).await?;
         let known = self.settings.usage_sources.keys().map(String::as_str);
-        let names = similar::similar(metric, known.clone().chain(written.iter().map(String::as_str)));
+        let names = similar(metric, known.clone().chain(written.iter().map(String::as_str)));
         Err(RangeError::UnknownMetric {
             metric: start_of(metric),
             known: known.collect::<Vec<_>>().join(", "),

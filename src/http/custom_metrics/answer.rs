@@ -33,11 +33,20 @@ enum MetricValue {
         described_object: ObjectReference,
         metric_name: String,
         timestamp: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        window: Option<u64>,
         value: String,
         selector: Option<LabelSelector>,
     },
     #[serde(rename_all = "camelCase")]
-    V1Beta2 { described_object: ObjectReference, metric: MetricIdentifier, timestamp: String, value: String },
+    V1Beta2 {
+        described_object: ObjectReference,
+        metric: MetricIdentifier,
+        timestamp: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        window_seconds: Option<u64>,
+        value: String,
+    },
 }
 
 #[derive(Serialize)]
@@ -58,13 +67,19 @@ struct MetricIdentifier {
 
 impl MetricValueList {
     /// Of these values of objects of one resource. A sum that can't be carried is a missing value.
+    /// `window_seconds` tells of a metric the window over which it is a rate.
     pub fn new(
         version: Version,
         resource: &Resource,
         selector: Option<&LabelSelector>,
         values: Vec<ObjectValue>,
+        window_seconds: &dyn Fn(&str) -> Option<u64>,
     ) -> Self {
-        let items = values.into_iter().filter_map(|value| item(version, resource, selector, value)).collect();
+        let item = |value: ObjectValue| {
+            let window = window_seconds(&value.of.metric);
+            item(version, resource, selector, value, window)
+        };
+        let items = values.into_iter().filter_map(item).collect();
         Self { kind: "MetricValueList", api_version: version.group_version(), metadata: NoMetadata {}, items }
     }
 
@@ -79,6 +94,7 @@ fn item(
     resource: &Resource,
     selector: Option<&LabelSelector>,
     value: ObjectValue,
+    window: Option<u64>,
 ) -> Option<MetricValue> {
     let quantity = Quantity::from_nanos(value.nanos);
     quantity.milli()?;
@@ -92,11 +108,11 @@ fn item(
     let (name, value, selector) = (value.of.metric, quantity.to_string(), selector.cloned());
     Some(match version {
         Version::V1Beta1 => {
-            MetricValue::V1Beta1 { described_object, metric_name: name, timestamp, value, selector }
+            MetricValue::V1Beta1 { described_object, metric_name: name, timestamp, window, value, selector }
         }
         Version::V1Beta2 => {
             let metric = MetricIdentifier { name, selector };
-            MetricValue::V1Beta2 { described_object, metric, timestamp, value }
+            MetricValue::V1Beta2 { described_object, metric, timestamp, window_seconds: window, value }
         }
     })
 }

@@ -1,5 +1,7 @@
 use super::*;
+use crate::app::Settings;
 use crate::kubernetes::resources::{resolve, resource_info_labels};
+use crate::query::freshness::{MetricRule, Pattern};
 use crate::store::Scope;
 use crate::testing::{Fault, NOW_MS, TestApp};
 use axum::body::Body;
@@ -178,7 +180,12 @@ async fn metric_labels_select_series() {
     assert_eq!(item["metric"]["selector"], json!({"matchLabels": {"verb": "GET"}}));
     assert_eq!(
         server.error(&format!("{pods}/p1/rps?metricLabelSelector=verb%3DGET")).await,
-        (404, "the server could not find the metric rps for pods p1 with selector verb=GET".to_owned())
+        (
+            404,
+            "the server could not find the metric rps for pods p1 with selector verb=GET: the selector excludes \
+             all 1 series that there are, such as rps{namespace=\"default\",pod=\"p1\"}"
+                .to_owned()
+        )
     );
 }
 
@@ -187,18 +194,31 @@ async fn errors_are_statuses_in_the_words_of_the_contract() {
     let server = Server::new().await;
     let ns = "/v1beta2/namespaces/default";
     for (path, code, message) in [
-        (format!("{ns}/pods/p9/rps"), 404, "the server could not find the metric rps for pods p9"),
-        (format!("{ns}/pods/p1/nope"), 404, "the server could not find the metric nope for pods p1"),
-        (format!("{ns}/pods/*/nope"), 404, "the server could not find the metric nope for pods"),
+        (
+            format!("{ns}/pods/p9/rps"),
+            404,
+            "the server could not find the metric rps for pods p9: it is written for other pods: p1, p2",
+        ),
+        (
+            format!("{ns}/pods/p1/nope"),
+            404,
+            "the server could not find the metric nope for pods p1: nothing of this name was written",
+        ),
+        (
+            format!("{ns}/pods/*/nope"),
+            404,
+            "the server could not find the metric nope for pods: nothing of this name was written",
+        ),
         (
             "/v1beta2/namespaces/other/pods/*/rps".to_owned(),
             404,
-            "the server could not find the metric rps for pods",
+            "the server could not find the metric rps for pods: it is written for pods of other namespaces: default",
         ),
         (
             format!("{ns}/deployments/x/dep"),
             404,
-            "the server could not find the metric dep for deployments.apps x",
+            "the server could not find the metric dep for deployments.apps x: it is written for other \
+             deployments.apps: web",
         ),
         (format!("{ns}/foo"), 400, "invalid request path"),
         ("/v1".to_owned(), 404, "the server could not find the requested resource"),
@@ -238,13 +258,90 @@ async fn stale_and_unusable_samples_are_missing() {
     assert_eq!(server.get(&format!("{ns}/*/old")).await.1["items"], json!([]));
     assert_eq!(
         server.error(&format!("{ns}/p1/old")).await,
-        (404, "the server could not find the metric old for pods p1".to_owned())
+        (
+            404,
+            "the server could not find the metric old for pods p1: stale since 2026-11-22T09:01:59Z: the newest \
+             sample is of 2026-11-22T08:56:59Z, 5m ago, and may be 5m old"
+                .to_owned()
+        )
     );
     assert_eq!(server.values(&format!("{ns}/p1/edge")).await, ["p1=1"]);
     assert_eq!(server.items(&format!("{ns}/p1/edge")).await[0]["timestamp"], "2026-11-22T08:57:00Z");
     assert_eq!(server.values(&format!("{ns}/*/bad")).await, ["p4=-2"]);
     assert_eq!(server.error(&format!("{ns}/p1/bad")).await.0, 404);
     assert_eq!(server.values(&format!("{ns}/*/big")).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn rules_say_how_old_a_value_may_be_and_hold_it_marked() {
+    let rule = |metric: &str, freshness_s, hold_s: Option<u64>| MetricRule {
+        metric: Pattern::new(metric),
+        namespace: Pattern::any(),
+        resource: Pattern::any(),
+        freshness: Some(Duration::from_secs(freshness_s)),
+        hold: hold_s.map(Duration::from_secs),
+        rate_window: None,
+    };
+    let metric_rules = vec![rule("short", 10, None), rule("held", 10, Some(60))];
+    let server = TestApp::with_settings(Settings { metric_rules, ..Settings::default() }).routed(routes());
+    let server = Server(server);
+    let pod = |metric, name| [("__name__", metric), ("namespace", "default"), ("pod", name)];
+    for metric in ["short", "held", "other"] {
+        server.0.put(&pod(metric, "p1"), NOW_MS - 11_000, 1.0);
+        server.0.put(&pod(metric, "p2"), NOW_MS - 10_000, 2.0);
+    }
+    server.0.put(&pod("held", "p3"), NOW_MS - 70_001, 3.0);
+    let pods = "/v1beta2/namespaces/default/pods";
+    assert_eq!(server.values(&format!("{pods}/*/short")).await, ["p2=2"]);
+    assert_eq!(server.values(&format!("{pods}/*/other")).await, ["p1=1", "p2=2"]);
+    assert_eq!(server.values(&format!("{pods}/p1")).await, ["p1=1", "p1=1"], "held and other");
+    let answer = server.0.get(&format!("{BASE}{pods}/*/held")).await;
+    assert_eq!(answer.json()["items"].as_array().map(Vec::len), Some(2), "p3 is too old to be held");
+    assert_eq!(answer.json()["items"][0]["timestamp"], "2026-11-22T09:01:49Z", "the sample's own time");
+    let warning = "299 lookback \"1 values of held are not fresh: held as a metric rule allows\"";
+    assert_eq!(answer.headers[header::WARNING], warning);
+    let (_, message) = server.error(&format!("{pods}/p3/held")).await;
+    assert!(message.contains("and may be 1m10s old"), "{message}");
+    assert_eq!(server.0.app.metrics.values_held.get(), 2);
+}
+
+#[tokio::test]
+async fn an_empty_answer_says_why_in_a_warning() {
+    let server = Server::new().await;
+    server.0.put(&[("__name__", "old"), ("namespace", "default"), ("pod", "p1")], NOW_MS - 300_001, 1.0);
+    let answer = server.0.get(&format!("{BASE}/v1beta1/namespaces/default/pods/*/old")).await;
+    let warning = answer.headers[header::WARNING].to_str().expect("text").to_owned();
+    assert!(warning.contains("no value of the metric old for pods: stale since"), "{warning}");
+    let fresh = server.0.get(&format!("{BASE}/v1beta1/namespaces/default/pods/*/rps")).await;
+    assert_eq!(fresh.headers.get(header::WARNING), None);
+}
+
+#[tokio::test]
+async fn a_counter_is_answered_as_a_rate_with_its_window() {
+    let metric_rules = vec![MetricRule {
+        metric: Pattern::new("*_total"),
+        namespace: Pattern::any(),
+        resource: Pattern::new("pods"),
+        freshness: None,
+        hold: None,
+        rate_window: Some(Duration::from_secs(60)),
+    }];
+    let server = TestApp::with_settings(Settings { metric_rules, ..Settings::default() }).routed(routes());
+    let server = Server(server);
+    let pod = |metric, name| [("__name__", metric), ("namespace", "default"), ("pod", name)];
+    let grows: Vec<_> = (0..=4).map(|i| (NOW_MS - 65_000 + i * 15_000, 100.0 + i as f64 * 30.0)).collect();
+    server.0.put_all(&pod("requests_total", "p1"), &grows);
+    server.0.put(&pod("requests_total", "p2"), NOW_MS, 7.0);
+    server.0.put(&pod("gauge", "p1"), NOW_MS, 7.0);
+    for (version, window) in [("v1beta1", "window"), ("v1beta2", "windowSeconds")] {
+        let items = server.items(&format!("/{version}/namespaces/default/pods/*/requests_total")).await;
+        assert_eq!(items.len(), 1, "one sample has no rate: {items:?}");
+        assert_eq!((&items[0]["value"], &items[0][window]), (&json!("2"), &json!(60)));
+        assert_eq!(items[0]["timestamp"], "2026-11-22T09:01:55Z", "the sample's own time");
+    }
+    let all = server.items("/v1beta2/namespaces/default/pods/p1").await;
+    let shown: Vec<_> = all.iter().map(|item| (&item["value"], item.get("windowSeconds"))).collect();
+    assert_eq!(shown, [(&json!("7"), None), (&json!("2"), Some(&json!(60)))]);
 }
 
 #[tokio::test]

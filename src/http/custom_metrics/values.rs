@@ -7,12 +7,16 @@ use crate::http::error::ApiError;
 use crate::kubernetes::catalog::Snapshot;
 use crate::kubernetes::quantity::Quantity;
 use crate::kubernetes::resources::{NAMESPACE_LABEL, RESOURCE_INFO_METRIC};
-use crate::kubernetes::selector;
-use crate::query::latest::{Rule, object_values};
-use crate::store::{Context, LabelsRequest, Latest};
+use crate::kubernetes::selector::{self, Requirements};
+use crate::query::absence::{Missing, why};
+use crate::query::freshness::{self, LatestPolicy};
+use crate::query::latest::{ObjectValue, Rule, object_values};
+use crate::store::{Context, LabelsRequest, Latest, RangeRequest};
 use crate::time::whole_ms;
 use kube::core::Selector;
-use lookback_storage::{METRIC_NAME_LABEL, Matcher};
+use lookback_storage::{Aggregation, METRIC_NAME_LABEL, Matcher};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Where the asked objects lie.
 pub(super) struct Place {
@@ -37,44 +41,224 @@ pub(super) fn place(asked: &Values, snapshot: &Snapshot) -> Result<Place, ApiErr
     Ok(Place { namespaced, scope })
 }
 
-/// The answer to a question for values.
-pub(super) async fn values(
-    app: &App,
-    context: &Context,
-    asked: &Values,
-    place: &Place,
-    snapshot: &Snapshot,
-    selector: &Selector,
-) -> Result<MetricValueList, ApiError> {
-    let matchers = matchers(asked, place);
-    let not_before_ms = app.clock.now_ms().saturating_sub(whole_ms(app.settings.freshness));
-    let found = app.store.latest(context, &matchers, not_before_ms).await?;
-    let answer = answer(found, asked, place, snapshot, selector);
-    if answer.is_empty() {
-        check_may_be_empty(app, context, asked, matchers, selector).await?;
-    }
-    Ok(answer)
+/// A question for values, with what it takes to answer it.
+pub(super) struct Asking<'a> {
+    pub(super) app: &'a App,
+    pub(super) context: &'a Context,
+    pub(super) asked: &'a Values,
+    pub(super) place: &'a Place,
+    pub(super) snapshot: &'a Snapshot,
+    /// Selects series by their metric labels.
+    pub(super) of_series: &'a Selector,
 }
 
-fn answer(
-    mut found: Vec<Latest>,
-    asked: &Values,
-    place: &Place,
-    snapshot: &Snapshot,
-    selector: &Selector,
-) -> MetricValueList {
-    let described = asked.resource.label.as_ref();
-    let identity = [METRIC_NAME_LABEL, described, NAMESPACE_LABEL];
-    let identity = if place.namespaced { &identity[..] } else { &identity[..2] };
-    found.retain(|latest| selector::matches(selector, &latest.labels, identity));
-    let rule = Rule {
-        described,
-        namespaced: place.namespaced,
-        is_resource_label: &|label| snapshot.is_resource_label(label),
-        nanos: |value| Quantity::from_f64(value).map(|quantity| quantity.nanos()),
-    };
-    let repeated = selector::to_label_selector(selector);
-    MetricValueList::new(asked.version, &asked.resource, repeated.as_ref(), object_values(&found, &rule))
+/// The answer, and what to say beside it.
+pub(super) struct Answered {
+    pub(super) list: MetricValueList,
+    /// For people, each one line of ASCII or not; goes into a header.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Asking<'_> {
+    /// The answer.
+    pub(super) async fn answer(&self) -> Result<Answered, ApiError> {
+        let matchers = matchers(self.asked, self.place);
+        let now_ms = self.app.clock.now_ms();
+        let policies = Policies { asking: self, all: self.app.settings.latest_policies() };
+        let not_before_ms = policies.not_before_ms(now_ms);
+        let mut found = self.app.store.latest(self.context, &matchers, not_before_ms).await?;
+        self.retain_served(&mut found, &policies, now_ms);
+        self.put_rates(&mut found, &policies, &matchers, now_ms).await?;
+        let values = self.object_values(&found);
+        let held = held(&values, &policies, now_ms);
+        let list = self.list(values, &policies);
+        let mut warnings = Vec::new();
+        if held > 0 {
+            self.app.metrics.values_held.inc_by(held as u64);
+            let what = self.asked.metric.as_deref().unwrap_or("all metrics");
+            tracing::info!(metric = what, held, "served values that are not fresh, as a metric rule allows");
+            warnings.push(format!("{held} values of {what} are not fresh: held as a metric rule allows"));
+        }
+        if list.is_empty() {
+            warnings.extend(self.check_may_be_empty(matchers, not_before_ms, now_ms).await?);
+        }
+        Ok(Answered { list, warnings })
+    }
+
+    /// The labels that say whose metric a series is.
+    fn identity(&self) -> [&str; 3] {
+        let namespace = if self.place.namespaced { NAMESPACE_LABEL } else { METRIC_NAME_LABEL };
+        [METRIC_NAME_LABEL, self.asked.resource.label.as_ref(), namespace]
+    }
+
+    fn object_values(&self, found: &[Latest]) -> Vec<ObjectValue> {
+        let rule = Rule {
+            described: self.asked.resource.label.as_ref(),
+            namespaced: self.place.namespaced,
+            is_resource_label: &|label| self.snapshot.is_resource_label(label),
+            nanos: |value| Quantity::from_f64(value).map(|quantity| quantity.nanos()),
+        };
+        object_values(found, &rule)
+    }
+
+    fn retain_served(&self, found: &mut Vec<Latest>, policies: &Policies<'_>, now_ms: i64) {
+        if !self.of_series.selects_all() {
+            let requirements = Requirements::of(self.of_series);
+            found.retain(|latest| requirements.select(&latest.labels, &self.identity()));
+        }
+        if self.asked.metric.is_none() {
+            let not_before_ms = |metric: &str| policies.of(metric).not_before_ms(now_ms);
+            found.retain(|latest| latest.sample.timestamp_ms >= not_before_ms(latest.labels.metric_name()));
+        }
+    }
+
+    /// Puts the rate in place of the value where a rule says that a metric is a counter. The time stays
+    /// the newest sample's own; a series without a rate (one sample only) is left out.
+    async fn put_rates(
+        &self,
+        found: &mut Vec<Latest>,
+        policies: &Policies<'_>,
+        matchers: &[Matcher],
+        now_ms: i64,
+    ) -> Result<(), ApiError> {
+        let windows: BTreeMap<String, Duration> = match &self.asked.metric {
+            Some(metric) => {
+                policies.of(metric).rate_window.map(|w| (metric.clone(), w)).into_iter().collect()
+            }
+            None => {
+                let names: BTreeSet<&str> = found.iter().map(|latest| latest.labels.metric_name()).collect();
+                let window = |name: &str| Some((name.to_owned(), policies.of(name).rate_window?));
+                names.into_iter().filter_map(window).collect()
+            }
+        };
+        for (metric, window) in windows {
+            let mut matchers = matchers.to_vec();
+            matchers.push(Matcher::equal(METRIC_NAME_LABEL, &metric));
+            // Up to the newest sample of each series: those that come in rarely are no slower for it.
+            let newest = found.iter().filter(|latest| latest.labels.metric_name() == metric);
+            let Some(newest_ms) = newest.map(|latest| latest.sample.timestamp_ms).max() else { continue };
+            let request = RangeRequest {
+                matchers,
+                start_ms: newest_ms.min(now_ms),
+                end_ms: newest_ms.min(now_ms),
+                step_ms: whole_ms(window).max(1),
+                aggregation: Aggregation::Avg,
+                counter: true,
+                samples_max: self.app.settings.samples_max,
+            };
+            let rates = self.app.store.range(self.context, request).await?;
+            let rates: BTreeMap<_, f64> = rates
+                .iter()
+                .filter_map(|series| Some((series.labels.as_ref(), series.samples.first()?.value)))
+                .collect();
+            found.retain_mut(|latest| {
+                if latest.labels.metric_name() != metric {
+                    return true;
+                }
+                let rate = rates.get(latest.labels.as_ref());
+                latest.sample.value = rate.copied().unwrap_or(f64::NAN);
+                rate.is_some()
+            });
+        }
+        Ok(())
+    }
+
+    fn list(&self, values: Vec<ObjectValue>, policies: &Policies<'_>) -> MetricValueList {
+        let asked = self.asked;
+        let repeated = selector::to_label_selector(self.of_series);
+        let window_seconds = |metric: &str| policies.of(metric).rate_window.map(|window| window.as_secs());
+        MetricValueList::new(asked.version, &asked.resource, repeated.as_ref(), values, &window_seconds)
+    }
+
+    /// An answer without items stands for objects that have the metric but no fresh sample; then this
+    /// says why. It is no answer for one object's one metric, nor where nobody ever wrote: that is 404,
+    /// and says why too.
+    async fn check_may_be_empty(
+        &self,
+        matchers: Vec<Matcher>,
+        not_before_ms: i64,
+        now_ms: i64,
+    ) -> Result<Option<String>, ApiError> {
+        let asked = self.asked;
+        let resource = asked.resource.group_resource();
+        let whose = match &asked.name {
+            Some(name) => format!("{resource} {name}"),
+            None => resource.clone(),
+        };
+        let Some(metric) = &asked.metric else {
+            return match self.is_written(matchers).await? {
+                true => Ok(None),
+                false => {
+                    Err(ApiError::not_found(format!("the server could not find any metric for {whose}")))
+                }
+            };
+        };
+        let requirements = Requirements::of(self.of_series);
+        let missing = Missing {
+            metric,
+            label: asked.resource.label.as_ref(),
+            resource: &resource,
+            name: asked.name.as_deref(),
+            namespace: asked.namespace.as_deref().filter(|_| self.place.namespaced),
+            matchers: &matchers,
+            is_selected: &|latest| requirements.select(&latest.labels, &self.identity()),
+            resource_of_label: &|label| self.snapshot.resource_of_label(label),
+            now_ms,
+            not_before_ms,
+        };
+        let why = why(self.app.store.as_ref(), self.context, &missing).await?;
+        if asked.name.is_none() && self.is_written(matchers.clone()).await? {
+            return Ok(Some(format!("no value of the metric {metric} for {whose}: {why}")));
+        }
+        let with = match &asked.name {
+            Some(_) if !self.of_series.selects_all() => format!(" with selector {}", self.of_series),
+            _ => String::new(),
+        };
+        Err(ApiError::not_found(format!(
+            "the server could not find the metric {metric} for {whose}{with}: {why}"
+        )))
+    }
+
+    async fn is_written(&self, matchers: Vec<Matcher>) -> Result<bool, ApiError> {
+        let request = LabelsRequest { name: Some(METRIC_NAME_LABEL.to_owned()), matchers };
+        Ok(!self.app.store.labels(self.context, request).await?.is_empty())
+    }
+}
+
+/// The policies of the metrics of one question.
+struct Policies<'a> {
+    asking: &'a Asking<'a>,
+    all: freshness::Policies<'a>,
+}
+
+impl Policies<'_> {
+    fn of(&self, metric: &str) -> LatestPolicy {
+        let Asking { asked, place, .. } = self.asking;
+        let namespace = place.scope.as_deref().unwrap_or_default();
+        self.all.of(metric, namespace, &asked.resource.group_resource())
+    }
+
+    fn not_before_ms(&self, now_ms: i64) -> i64 {
+        match &self.asking.asked.metric {
+            Some(metric) => self.of(metric).not_before_ms(now_ms),
+            None => self.all.not_before_ms(now_ms),
+        }
+    }
+}
+
+/// How many of the values are held: served although they are not fresh.
+fn held(values: &[ObjectValue], policies: &Policies<'_>, now_ms: i64) -> usize {
+    let Some(oldest) = values.iter().min_by_key(|value| value.timestamp_ms) else { return 0 };
+    // All of one metric: the policy is the same for all, and mostly all are fresh.
+    if policies.asking.asked.metric.is_some() {
+        let policy = policies.of(&oldest.of.metric);
+        if !policy.is_held(oldest.timestamp_ms, now_ms) {
+            return 0;
+        }
+        return values.iter().filter(|value| policy.is_held(value.timestamp_ms, now_ms)).count();
+    }
+    let is_held = |value: &&ObjectValue| policies.of(&value.of.metric).is_held(value.timestamp_ms, now_ms);
+    values.iter().filter(is_held).count()
 }
 
 fn matchers(asked: &Values, place: &Place) -> Vec<Matcher> {
@@ -90,36 +274,4 @@ fn matchers(asked: &Values, place: &Place) -> Vec<Matcher> {
     let namespace = asked.namespace.as_deref().filter(|_| place.namespaced);
     let namespace = namespace.map(|namespace| Matcher::equal(NAMESPACE_LABEL, namespace));
     [metric, object].into_iter().chain(namespace).collect()
-}
-
-/// An answer without items stands for objects that have the metric but no fresh sample. It is no
-/// answer for one object's one metric, nor where nobody ever wrote: that is 404.
-async fn check_may_be_empty(
-    app: &App,
-    context: &Context,
-    asked: &Values,
-    matchers: Vec<Matcher>,
-    selector: &Selector,
-) -> Result<(), ApiError> {
-    let resource = asked.resource.group_resource();
-    let whose = match &asked.name {
-        Some(name) => format!("{resource} {name}"),
-        None => resource,
-    };
-    let what = match (&asked.metric, &asked.name) {
-        (Some(metric), Some(_)) => {
-            let with =
-                if selector.selects_all() { String::new() } else { format!(" with selector {selector}") };
-            return Err(ApiError::not_found(format!(
-                "the server could not find the metric {metric} for {whose}{with}"
-            )));
-        }
-        (Some(metric), None) => format!("the metric {metric}"),
-        (None, _) => "any metric".to_owned(),
-    };
-    let request = LabelsRequest { name: Some(METRIC_NAME_LABEL.to_owned()), matchers };
-    if app.store.labels(context, request).await?.is_empty() {
-        return Err(ApiError::not_found(format!("the server could not find {what} for {whose}")));
-    }
-    Ok(())
 }

@@ -10,7 +10,8 @@ const NAME_CHARS_MAX: usize = 128;
 const ANSWERS_MAX: usize = 3;
 
 /// The names most like `wanted`, the likest first: a few letters apart, or one containing the other.
-pub(super) fn similar<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+#[must_use]
+pub fn similar<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let wanted: Vec<char> = wanted.chars().take(NAME_CHARS_MAX + 1).flat_map(char::to_lowercase).collect();
     if wanted.len() > NAME_CHARS_MAX {
         return Vec::new();

@@ -4,6 +4,7 @@ use crate::budget::ByteBudget;
 use crate::clock::Clock;
 use crate::kubernetes::catalog::Catalog;
 use crate::kubernetes::cluster::Cluster;
+use crate::metadata::Metadata;
 use crate::query::freshness::{MetricRule, Policies};
 use crate::store::{Context, Scope, Store, StoreError, StoreStats};
 use crate::telemetry::Metrics;
@@ -108,6 +109,8 @@ pub struct Parts {
     pub catalog: Arc<Catalog>,
     /// The Kubernetes cluster that is served; `None`: there is none, and nothing asks for one.
     pub cluster: Option<Cluster>,
+    /// What senders say of metrics.
+    pub metadata: Arc<Metadata>,
 }
 
 impl App {

@@ -12,6 +12,7 @@ pub mod identity;
 pub mod observe;
 pub mod range;
 pub mod remote_write;
+pub mod remote_write_v2;
 pub mod server;
 pub mod tls;
 pub mod write_metrics;

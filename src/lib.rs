@@ -7,6 +7,7 @@ pub mod config;
 pub mod http;
 pub mod ingest;
 pub mod kubernetes;
+pub mod metadata;
 pub mod query;
 pub mod serve;
 pub mod similar;

@@ -10,6 +10,7 @@ use lookback::clock::{Clock, SystemClock};
 use lookback::config::{Cli, Command, ImportCommand, LogArgs, LogFormat, Retention, ServeArgs, StoreArgs};
 use lookback::http::server::Limits;
 use lookback::ingest::import::import;
+use lookback::metadata::{self, Metadata};
 use lookback::serve::banner::Banner;
 use lookback::serve::prepare::{Prepared, prepare};
 use lookback::serve::serve;
@@ -89,6 +90,7 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
     .to_string();
 
     let opening = Arc::new(OpeningStore::default());
+    let metadata = Arc::new(Metadata::default());
     let app = App::new(Parts {
         store: opening.clone(),
         clock: clock.clone(),
@@ -96,12 +98,13 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
         metrics: Arc::default(),
         catalog: Arc::default(),
         cluster,
+        metadata: metadata.clone(),
     });
     let shutdown = CancellationToken::new();
     let serving = serve(app, plain, secure, Limits::default(), shutdown.clone().cancelled_owned());
     let working = async {
         // However this ends, the server is to end with it.
-        let _stop_serving = shutdown.drop_guard();
+        let _stop_serving = shutdown.clone().drop_guard();
         let mut stop = pin!(stopped(stop));
         let store = tokio::select! {
             store = Opened::open(&args.store, clock) => store?,
@@ -110,13 +113,16 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
         };
         opening.opened(Arc::new(store.store.clone()));
         drop(opening);
+        let (metadata, data_dir) = (metadata.clone(), args.store.data_dir.clone());
+        let kept = tokio::spawn(metadata::file::keep(metadata, data_dir, shutdown.clone()));
         // A closed stdout is no reason not to serve.
         let _ = std::io::stdout().write_all(banner.as_bytes());
         stop.await;
-        Ok(Some(store))
+        Ok(Some((store, kept)))
     };
     let ((), store) = tokio::join!(serving, working);
-    if let Some(store) = store? {
+    if let Some((store, kept)) = store? {
+        kept.await.context("the keeper of metadata ended badly")?;
         store.close().await?;
     }
     tracing::info!("stopped");

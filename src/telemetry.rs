@@ -48,6 +48,8 @@ pub struct Metrics {
     pub samples_rejected: Family<ReasonLabels, Counter>,
     /// Latest values that were served although they are not fresh, as a rule allows.
     pub values_held: Counter,
+    /// Exemplars that came with samples and are not kept.
+    pub exemplars_ignored: Family<ApiLabels, Counter>,
     /// What the store holds; set at each scrape.
     pub store: StoreGauges,
 }
@@ -150,6 +152,12 @@ impl Default for Metrics {
             "Latest values served although they are not fresh, as a metric rule allows",
             values_held.clone(),
         );
+        let exemplars_ignored = Family::default();
+        registry.register(
+            "exemplars_ignored",
+            "Exemplars that came with samples and are not kept, by API",
+            exemplars_ignored.clone(),
+        );
         registry.register(
             "build",
             "The version of Lookback that runs",
@@ -164,6 +172,7 @@ impl Default for Metrics {
             samples_duplicate,
             samples_rejected,
             values_held,
+            exemplars_ignored,
             store,
         }
     }

@@ -86,6 +86,7 @@ impl TestApp {
             metrics: Arc::default(),
             catalog: Arc::default(),
             cluster: None,
+            metadata: Arc::default(),
         });
         Self { app, store, clock, caller: Some(Caller::local()), router: Router::new(), _dir: dir }
     }

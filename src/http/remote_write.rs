@@ -1,4 +1,7 @@
-//! `POST /api/v1/write`: Prometheus remote write 1.0.
+//! `POST /api/v1/write`: Prometheus remote write, 1.0 here and 2.0 in [`super::remote_write_v2`].
+//!
+//! The `Content-Type` says which of the two a message is; any other is refused with 415, by which a
+//! sender knows that it is to try the other.
 //!
 //! 204 once everything is durable; 400 when something was refused (the rest is durable all the same,
 //! and a sender does not try again); 503, 504 and 507 when a sender should try again later.
@@ -6,10 +9,11 @@
 use super::append::{append, count_refusals};
 use super::auth::Caller;
 use super::error::{ApiError, PrometheusError};
-use super::{Api, body};
+use super::{Api, body, remote_write_v2};
 use crate::app::App;
 use crate::ingest::refusals::Refusals;
 use crate::ingest::remote_write::{self, Decoded, RemoteWriteError};
+use crate::ingest::remote_write_metadata;
 use crate::store::Scope;
 use axum::body::Body;
 use axum::extract::State;
@@ -34,12 +38,27 @@ async fn method_not_allowed() -> impl IntoResponse {
 }
 
 async fn write(State(app): State<App>, caller: Caller, request: Request<Body>) -> Response {
-    (Extension(Api(API)), respond(&app, &caller, request).await).into_response()
+    let response = match check(&caller, request.headers()) {
+        Ok(Protocol::V1) => respond(&app, &caller, request).await.into_response(),
+        Ok(Protocol::V2) => remote_write_v2::respond(&app, &caller, API, request).await,
+        Err(error) => PrometheusError(error).into_response(),
+    };
+    Api(API).answered(response)
+}
+
+/// Which version of the protocol a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    V1,
+    V2,
+}
+
+fn check(caller: &Caller, headers: &HeaderMap) -> Result<Protocol, ApiError> {
+    caller.require_write()?;
+    check_headers(headers)
 }
 
 async fn respond(app: &App, caller: &Caller, request: Request<Body>) -> Result<StatusCode, PrometheusError> {
-    caller.require_write()?;
-    check_headers(request.headers())?;
     let mut share = app.request_budget().share();
     let body = body::read(request, app.settings.body_bytes_max, &mut share).await?;
     // The message, and the series and samples in it, which take about as much again.
@@ -49,6 +68,8 @@ async fn respond(app: &App, caller: &Caller, request: Request<Body>) -> Result<S
     let Decoded { batch, mut refusals } = decoded;
     let samples = batch.samples.len();
     count_refusals(app, &refusals);
+    // A hint: what is wrong with it is no reason to refuse samples.
+    app.metadata.note(&caller.scope, remote_write_metadata::decode(&message).unwrap_or_default());
     let report = append(app, caller, API, batch).await?;
     if !report.rejected.is_empty() {
         add_rejects(&mut refusals, &report.rejected, &message, &caller.scope);
@@ -61,7 +82,7 @@ async fn respond(app: &App, caller: &Caller, request: Request<Body>) -> Result<S
 }
 
 /// What the specification says of the headers, leniently where nothing can be misunderstood.
-fn check_headers(headers: &HeaderMap) -> Result<(), ApiError> {
+fn check_headers(headers: &HeaderMap) -> Result<Protocol, ApiError> {
     let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default().trim());
     let unsupported = |message: String| ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
     let content_type = text(header::CONTENT_TYPE).unwrap_or("application/x-protobuf");
@@ -71,15 +92,19 @@ fn check_headers(headers: &HeaderMap) -> Result<(), ApiError> {
             "remote write has the Content-Type application/x-protobuf, not {content_type:?}"
         )));
     }
-    if let Some(proto) = parts.find_map(|part| part.strip_prefix("proto="))
-        && proto.trim_matches('"') != "prometheus.WriteRequest"
-    {
-        return Err(unsupported(format!(
-            "remote write 1.0 (proto=prometheus.WriteRequest) is spoken here, not {proto}"
-        )));
-    }
+    let proto = parts.find_map(|part| part.strip_prefix("proto=")).map(|proto| proto.trim_matches('"'));
+    let protocol = match proto {
+        None | Some("prometheus.WriteRequest") => Protocol::V1,
+        Some("io.prometheus.write.v2.Request") => Protocol::V2,
+        Some(other) => {
+            return Err(unsupported(format!(
+                "remote write 1.0 (proto=prometheus.WriteRequest) and 2.0 \
+                 (proto=io.prometheus.write.v2.Request) are spoken here, not {other:?}"
+            )));
+        }
+    };
     match text(header::CONTENT_ENCODING) {
-        Some(encoding) if encoding.eq_ignore_ascii_case("snappy") => Ok(()),
+        Some(encoding) if encoding.eq_ignore_ascii_case("snappy") => Ok(protocol),
         Some(encoding) => Err(unsupported(format!(
             "remote write has the Content-Encoding snappy (its block format), not {encoding:?}"
         ))),
@@ -97,16 +122,22 @@ async fn decode(
     let decoded = body::decode(body, move |body| {
         let message = remote_write::decompress(body, decoded_bytes_max)?;
         let decoded = remote_write::decode(&message, &scope)?;
-        Ok((message, decoded))
+        Ok::<_, RemoteWriteError>((message, decoded))
     });
-    decoded.await?.map_err(|error| match error {
-        RemoteWriteError::TooLarge { .. } | RemoteWriteError::TooManySamples => {
-            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
+    Ok(decoded.await??)
+}
+
+impl From<RemoteWriteError> for ApiError {
+    fn from(error: RemoteWriteError) -> Self {
+        match error {
+            RemoteWriteError::TooLarge { .. } | RemoteWriteError::TooManySamples => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
+            }
+            RemoteWriteError::NotSnappy(_) | RemoteWriteError::Malformed(_) => {
+                Self::bad_request(error.to_string())
+            }
         }
-        RemoteWriteError::NotSnappy(_) | RemoteWriteError::Malformed(_) => {
-            ApiError::bad_request(error.to_string())
-        }
-    })
+    }
 }
 
 /// Adds what the store refused. The series' names are decoded a second time rather than kept by every
@@ -232,7 +263,7 @@ mod tests {
             request
         };
         for (name, value, code, part) in [
-            ("content-type", Some("application/x-protobuf;proto=io.prometheus.write.v2.Request"), 415, "1.0"),
+            ("content-type", Some("application/x-protobuf;proto=io.prometheus.write.v3.Request"), 415, "2.0"),
             ("content-type", Some("application/json"), 415, "application/x-protobuf"),
             ("content-encoding", Some("gzip"), 415, "snappy"),
             ("content-encoding", None, 400, "Content-Encoding: snappy"),

@@ -79,6 +79,7 @@ async fn while_the_store_is_opened_discovery_answers_and_the_rest_says_so() {
         metrics: Arc::default(),
         catalog: Arc::default(),
         cluster: None,
+        metadata: Arc::default(),
     });
     let (_stop, stopped) = oneshot::channel::<()>();
     tokio::spawn(serve(app, plain, secure, Limits::default(), async {

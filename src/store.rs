@@ -62,6 +62,8 @@ pub struct Latest {
     pub labels: Arc<Labels>,
     /// Its newest sample.
     pub sample: Sample,
+    /// Whether it is on disk. One that could not be written is served all the same, while it is fresh.
+    pub durable: bool,
 }
 
 /// A question for resampled history; see [`lookback_storage::resample`] for what a point is.
@@ -111,6 +113,8 @@ pub struct StoreStats {
     pub partitions: u64,
     /// Blocks that failed a checksum and are left out.
     pub damaged_blocks: u64,
+    /// Series whose latest value could not be written, and is served from memory.
+    pub latest_undurable: u64,
     /// Why writes are refused now, if they are.
     pub write_failure: Option<String>,
     /// Changes whenever the set of series does.
@@ -157,7 +161,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<WriteReport, StoreError>;
 
     /// The newest sample of each matching series, where it is not older than `not_before_ms` and is
-    /// not a staleness marker.
+    /// not a staleness marker; also one that could not be written, marked as not durable.
     async fn latest(
         &self,
         context: &Context,

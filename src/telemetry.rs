@@ -69,6 +69,7 @@ pub struct StoreGauges {
     disk_bytes: Family<KindLabels, Gauge>,
     partitions: Gauge,
     damaged_blocks: Gauge,
+    latest_undurable: Gauge,
     writable: Gauge,
     readable: Gauge,
 }
@@ -94,6 +95,11 @@ impl StoreGauges {
             "Blocks that failed a checksum and are left out of answers",
             gauges.damaged_blocks.clone(),
         );
+        registry.register(
+            "store_latest_undurable",
+            "Series whose latest value could not be written and is served from memory",
+            gauges.latest_undurable.clone(),
+        );
         registry.register("store_writable", "1 where writes are taken, else 0", gauges.writable.clone());
         registry.register("store_readable", "1 where the store answers, else 0", gauges.readable.clone());
         gauges
@@ -108,6 +114,7 @@ impl StoreGauges {
         self.series.set(whole(stats.series));
         self.partitions.set(whole(stats.partitions));
         self.damaged_blocks.set(whole(stats.damaged_blocks));
+        self.latest_undurable.set(whole(stats.latest_undurable));
         for (kind, samples) in [("head", stats.head_samples), ("sealed", stats.sealed_samples)] {
             self.samples.get_or_create(&KindLabels { kind }).set(whole(samples));
         }

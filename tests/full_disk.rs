@@ -1,5 +1,6 @@
-//! A volume that fills up under a running server: writes are refused with a reason, reads go on, and
-//! writes are taken again as soon as there is room, without a restart.
+//! A volume that fills up under a running server: writes are refused with a reason, reads go on, the
+//! autoscaler still sees the newest values, marked as not durable, and writes are taken again as soon as
+//! there is room, without a restart.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
@@ -87,9 +88,21 @@ fn check_status(reply: &Reply) {
     assert!(message.contains("no space left") && message.contains("--retention"), "{message}");
 }
 
+/// The latest value of a pod, and whether the answer says that it is durable.
+fn latest(server: &Server, pod: &str) -> (String, bool) {
+    let reply =
+        server.get(&format!("/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/{pod}/load"));
+    let value = reply.json()["items"][0]["value"].as_str().unwrap_or_default().to_owned();
+    let warning = reply.header("warning");
+    assert!(
+        warning.is_none_or(|said| said.starts_with("299 ") && said.contains("not durable")),
+        "{warning:?}"
+    );
+    (value, warning.is_none())
+}
+
+/// History is served as it is on disk.
 fn check_reads(server: &Server, now_ms: i64) {
-    let latest = server.get("/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/web-0/load").json();
-    assert_eq!(latest["items"][0]["value"], "250m", "{latest}");
     let (start, end) = (now_ms / 1_000 - 600, now_ms / 1_000 + 600);
     let range = server.get(&format!(
         "/api/v1/metrics?workload=web&namespace=default&metric=load&step=20m&start={start}&end={end}"
@@ -117,17 +130,23 @@ fn a_full_volume_refuses_writes_serves_reads_and_recovers() {
 
     for _ in 0..3 {
         check_status(&server.post(POD, "\"500m\""));
-        let entry =
-            r#"{"namespace":"default","resource":"pods","name":"web-0","metric":"load","value":"500m"}"#;
+        let entry = r#"{"namespace":"default","resource":"pods","name":"web-0","metric":"load","value":"500m","labels":{"workload":"web"}}"#;
         check_status(&server.post("/write-metrics", entry));
         check_refused(&sender.send(&server, now_ms));
         check_reads(&server, now_ms);
+        assert_eq!(latest(&server, "web-0"), ("500m".to_owned(), false));
+        // A pod of which nothing was ever stored.
+        check_status(&server.post(POD.replace("web-0", "new-0").as_str(), "\"1\""));
+        assert_eq!(latest(&server, "new-0"), ("1".to_owned(), false));
         assert_eq!(server.get("/livez").status, 200);
         // Reads are served, so the pod stays in its Service, and says what is wrong.
         let ready = server.get("/readyz?verbose");
         assert_eq!(ready.status, 200, "{}", ready.text());
         assert!(ready.text().contains("writes refused"), "{}", ready.text());
-        assert!(server.get("/metrics").text().contains("\nlookback_store_writable 0\n"));
+        assert!(ready.text().contains("served from memory, not durable"), "{}", ready.text());
+        let metrics = server.get("/metrics").text();
+        assert!(metrics.contains("\nlookback_store_writable 0\n"), "{metrics}");
+        assert!(!metrics.contains("\nlookback_store_latest_undurable 0\n"), "{metrics}");
     }
     assert!(server.process.ended().is_none(), "the server lives");
 
@@ -135,6 +154,11 @@ fn a_full_volume_refuses_writes_serves_reads_and_recovers() {
     assert_eq!(server.post(POD.replace("web-0", "web-1").as_str(), "\"750m\"").status, 200);
     assert_eq!(sender.send(&server, now_ms).status, 204);
     check_reads(&server, now_ms);
+    // What was refused is served until something newer is stored.
+    assert_eq!(latest(&server, "web-0"), ("500m".to_owned(), false));
+    assert_eq!(server.post(POD, "\"125m\"").status, 200);
+    assert_eq!(latest(&server, "web-0"), ("125m".to_owned(), true));
+    assert_eq!(latest(&server, "new-0"), ("1".to_owned(), false));
     assert_eq!(server.get("/readyz").text(), "ok");
     assert!(server.get("/metrics").text().contains("\nlookback_store_writable 1\n"));
 
@@ -147,5 +171,5 @@ fn a_full_volume_refuses_writes_serves_reads_and_recovers() {
     assert_eq!(filled, sender.acknowledged.len(), "what was refused is not there");
     let pods =
         stored.iter().filter(|(series, _)| series.starts_with("load")).map(|(_, samples)| samples.len());
-    assert_eq!(pods.collect::<Vec<_>>(), [1, 1]);
+    assert_eq!(pods.collect::<Vec<_>>(), [2, 1], "what was served from memory is not history");
 }

@@ -61,8 +61,13 @@ async fn ready(State(app): State<App>, uri: Uri) -> Response {
         Ok(stats) => stats.write_failure.clone(),
         Err(_) => Some("the store does not answer".to_owned()),
     };
+    let undurable = match stats.as_ref().map_or(0, |stats| stats.latest_undurable) {
+        0 => String::new(),
+        series => format!("; latest values of {series} series are served from memory, not durable"),
+    };
+    let writes =
+        write_failure.map(|reason| format!("[!]writes refused, reads served: {reason}{undurable}\n"));
     let read_failure = stats.err().map(|error| error.to_string());
-    let writes = write_failure.map(|reason| format!("[!]writes refused, reads served: {reason}\n"));
     let checks = [("ping", None), ("reads", read_failure)];
     let checks = checks.into_iter().chain(writes.is_none().then_some(("writes", None)));
     report("readyz", is_verbose(&uri), &checks.collect::<Vec<_>>(), writes.as_deref())

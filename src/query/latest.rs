@@ -44,6 +44,8 @@ pub struct ObjectValue {
     pub timestamp_ms: i64,
     /// The exact sum in nanos.
     pub nanos: i128,
+    /// Whether every sample in it is on disk.
+    pub durable: bool,
 }
 
 /// A sum under way.
@@ -51,16 +53,19 @@ struct Sum {
     timestamp_ms: i64,
     /// `None`: it overflowed.
     nanos: Option<i128>,
+    durable: bool,
 }
 
 impl Sum {
-    fn add(into: &mut Option<Self>, timestamp_ms: i64, nanos: i128) {
+    fn add(into: &mut Option<Self>, latest: &Latest, nanos: i128) {
+        let timestamp_ms = latest.sample.timestamp_ms;
         match into {
             Some(sum) => {
                 sum.timestamp_ms = sum.timestamp_ms.min(timestamp_ms);
+                sum.durable &= latest.durable;
                 sum.nanos = sum.nanos.and_then(|so_far| so_far.checked_add(nanos));
             }
-            None => *into = Some(Self { timestamp_ms, nanos: Some(nanos) }),
+            None => *into = Some(Self { timestamp_ms, nanos: Some(nanos), durable: latest.durable }),
         }
     }
 }
@@ -78,7 +83,8 @@ struct Sums {
 #[must_use]
 pub fn object_values(found: &[Latest], rule: &Rule<'_>) -> Vec<ObjectValue> {
     let mut objects: BTreeMap<ObjectMetric, Sums> = BTreeMap::new();
-    for Latest { labels, sample } in found {
+    for latest in found {
+        let Latest { labels, sample, .. } = latest;
         let Some(of) = object_metric(labels, rule) else { continue };
         if sample.is_staleness_marker() {
             continue;
@@ -86,13 +92,16 @@ pub fn object_values(found: &[Latest], rule: &Rule<'_>) -> Vec<ObjectValue> {
         let Some(nanos) = (rule.nanos)(sample.value) else { continue };
         let sums = objects.entry(of).or_default();
         if !names_another_object(labels, rule) {
-            Sum::add(&mut sums.own, sample.timestamp_ms, nanos);
+            Sum::add(&mut sums.own, latest, nanos);
         }
-        Sum::add(&mut sums.all, sample.timestamp_ms, nanos);
+        Sum::add(&mut sums.all, latest, nanos);
     }
     let chosen = objects.into_iter().filter_map(|(of, sums)| Some((of, sums.own.or(sums.all)?)));
     chosen
-        .filter_map(|(of, sum)| Some(ObjectValue { of, timestamp_ms: sum.timestamp_ms, nanos: sum.nanos? }))
+        .filter_map(|(of, sum)| {
+            let Sum { timestamp_ms, nanos, durable } = sum;
+            Some(ObjectValue { of, timestamp_ms, nanos: nanos?, durable })
+        })
         .collect()
 }
 
@@ -129,6 +138,7 @@ mod tests {
         Latest {
             labels: Arc::new(Labels::new(labels).expect("valid")),
             sample: Sample::new(timestamp_ms, value),
+            durable: true,
         }
     }
 

@@ -9,8 +9,10 @@ use super::{
 use crate::clock::Clock;
 use async_trait::async_trait;
 use lookback_storage::{
-    Db, Error, Grid, Labels, Matcher, Options, OutOfOrder, ReadLimits, Selection, WriteBatch, WriteReport,
+    Db, Error, Grid, Labels, Matcher, Options, OutOfOrder, ReadLimits, Sample, Selection, WriteBatch,
+    WriteReport,
 };
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -117,6 +119,35 @@ fn into_store_error(error: Error, timeout: Duration) -> StoreError {
     }
 }
 
+/// Of durable samples and those that could not be written, the newest of each series.
+fn newest(mut durable: Vec<Latest>, undurable: Vec<(Arc<Labels>, Sample)>) -> Vec<Latest> {
+    if undurable.is_empty() {
+        return durable;
+    }
+    let mut undurable: HashMap<Arc<Labels>, Sample> = undurable.into_iter().collect();
+    for one in &mut durable {
+        match undurable.remove(&one.labels) {
+            // It may have become durable since it was asked for.
+            Some(sample) if sample.timestamp_ms > one.sample.timestamp_ms => {
+                (one.sample, one.durable) = (sample, false);
+            }
+            _ => {}
+        }
+    }
+    durable.extend(undurable.into_iter().map(|(labels, sample)| Latest { labels, sample, durable: false }));
+    durable
+}
+
+/// Why a write failed, and what is done about it meanwhile.
+fn not_written(error: Error, timeout: Duration) -> StoreError {
+    const MEANWHILE: &str = "nothing of this was stored; latest values are served from memory meanwhile";
+    match into_store_error(error, timeout) {
+        StoreError::NoSpace(reason) => StoreError::NoSpace(format!("{reason}; {MEANWHILE}")),
+        StoreError::Unavailable(reason) => StoreError::Unavailable(format!("{reason}; {MEANWHILE}")),
+        other => other,
+    }
+}
+
 fn into_series((labels, samples): lookback_storage::SeriesSamples) -> SeriesSamples {
     SeriesSamples { labels, samples }
 }
@@ -150,7 +181,7 @@ impl Store for EmbeddedStore {
         };
         handed.map_err(|error| into_store_error(error, context.timeout))?;
         match tokio::time::timeout(context.timeout, report).await {
-            Ok(Ok(report)) => report.map_err(|error| into_store_error(error, context.timeout)),
+            Ok(Ok(report)) => report.map_err(|error| not_written(error, context.timeout)),
             Ok(Err(_)) => {
                 Err(StoreError::Unavailable("the committer has ended: restart the server".to_owned()))
             }
@@ -166,10 +197,11 @@ impl Store for EmbeddedStore {
     ) -> Result<Vec<Latest>, StoreError> {
         // Memory only: no blocking thread is needed.
         let latest = within(&context.scope, matchers, |selection| self.db.latest(selection));
-        let fresh = latest
-            .into_iter()
-            .filter(|(_, sample)| sample.timestamp_ms >= not_before_ms && !sample.is_staleness_marker());
-        Ok(fresh.map(|(labels, sample)| Latest { labels, sample }).collect())
+        let undurable = within(&context.scope, matchers, |selection| self.db.latest_undurable(selection));
+        let latest = latest.into_iter().map(|(labels, sample)| Latest { labels, sample, durable: true });
+        let mut latest = newest(latest.collect(), undurable);
+        latest.retain(|one| one.sample.timestamp_ms >= not_before_ms && !one.sample.is_staleness_marker());
+        Ok(latest)
     }
 
     async fn select(
@@ -241,6 +273,7 @@ impl Store for EmbeddedStore {
             index_bytes: stats.index_bytes,
             partitions: stats.partitions,
             damaged_blocks: stats.damaged_blocks,
+            latest_undurable: stats.latest_undurable,
             write_failure: stats.write_failure,
             series_generation: stats.series_generation,
         })

@@ -148,11 +148,7 @@ impl Committer {
         self.note_outcome(&written);
         match &written {
             Ok(()) => self.apply(&created, &mut pending),
-            Err(_) => {
-                let admitted =
-                    pending.iter().flat_map(|p| p.admitted.iter().map(|(at, _)| &p.append.series[*at]));
-                admitted.for_each(|series| series.withdraw());
-            }
+            Err(_) => self.take_back(&pending),
         }
         // What got no sample is not a series: refused writes must not fill the memory.
         for series in pending.iter().flat_map(|one| &one.append.series) {
@@ -165,6 +161,18 @@ impl Committer {
                 Ok(()) => Ok(one.report),
                 Err(error) => Err(copy_of(error)),
             });
+        }
+    }
+
+    /// Forgets what was admitted and could not be written, but for the newest values: those are served
+    /// until newer ones are durable.
+    fn take_back(&self, pending: &[Pending]) {
+        for one in pending {
+            for (at, sample) in &one.admitted {
+                let series = &one.append.series[*at];
+                series.withdraw();
+                self.state.undurable.note(&series.labels, series.latest(), *sample);
+            }
         }
     }
 
@@ -248,7 +256,7 @@ impl Committer {
             Ok(()) => *failure = None,
             Err(error) => {
                 if failure.is_none() {
-                    tracing::error!(%error, "writes are refused: the log can't be written");
+                    tracing::error!(%error, "writes are refused: the log can't be written; latest values are served from memory, not durable");
                 }
                 *failure = Some(error.to_string());
             }

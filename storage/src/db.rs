@@ -65,6 +65,8 @@ pub struct Stats {
     pub damaged_blocks: u64,
     /// Reads of chunks that were left out because they are damaged.
     pub damaged_chunks: u64,
+    /// Series whose newest sample could not be written, and is served from memory.
+    pub latest_undurable: u64,
     /// Why the last write failed, until one succeeds.
     pub write_failure: Option<String>,
 }
@@ -180,6 +182,13 @@ impl Db {
         self.0.state.latest(selection)
     }
 
+    /// Newest samples of the selected series that could not be written, in no order: newer than what
+    /// [`latest`](Self::latest) gives, not durable, and forgotten by a restart. None, normally.
+    #[must_use]
+    pub fn latest_undurable(&self, selection: Selection<'_>) -> Vec<(Arc<Labels>, Sample)> {
+        self.0.state.undurable.select(selection)
+    }
+
     /// All samples of the selected series in `[start_ms, end_ms]`, bit for bit, in label order.
     ///
     /// # Errors
@@ -223,6 +232,7 @@ impl Db {
     /// When the delete could not be made durable.
     pub fn delete(&self, selection: Selection<'_>, start_ms: i64, end_ms: i64) -> Result<u64> {
         let _not_during_a_seal = self.0.maintenance.lock();
+        self.0.state.undurable.delete(selection, start_ms, end_ms);
         let series = self.0.state.select_series(selection);
         let count = series.len() as u64;
         if count > 0 {
@@ -278,6 +288,7 @@ impl Db {
             groups_committed: count(&state.counters.groups_committed),
             damaged_blocks: count(&state.counters.damaged_blocks),
             damaged_chunks: count(&state.counters.damaged_chunks),
+            latest_undurable: state.undurable.len() as u64,
             write_failure: state.write_failure.lock().clone(),
         }
     }

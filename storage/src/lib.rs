@@ -44,6 +44,7 @@
 //! | `select` | reads: memory and blocks merged |
 //! | `resample` | what a point of a resampled series is |
 //! | `state`, `registry`, `series`, `postings`, `deletes` | what is in memory |
+//! | `undurable` | latest values that could not be written |
 //! | `log`, `index`, `block`, `chunk` | what is on disk, specified in FORMAT.md |
 //! | `keyvalue` | the only file that names sled |
 //! | `identity` | whose directory it is, beside the index |
@@ -78,6 +79,7 @@ mod seal;
 mod select;
 mod series;
 mod state;
+mod undurable;
 
 pub use append::{NewSample, OutOfOrder, Reject, WriteBatch, WriteReport};
 pub use db::{Db, Stats};

@@ -27,6 +27,7 @@ pub struct Maintained {
 impl Inner {
     /// Does what is due at `now_ms`.
     pub(crate) fn maintain(&self, now_ms: i64) -> Result<Maintained> {
+        self.state.undurable.expire(now_ms);
         let mut maintenance = self.maintenance.lock();
         let mut done = Maintained { partitions_expired: self.expire(now_ms)?, ..Maintained::default() };
         let last_seal_ms = *maintenance.last_seal_ms.get_or_insert(now_ms);

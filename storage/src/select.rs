@@ -24,6 +24,14 @@ pub struct Selection<'a> {
     pub visible: Option<&'a (dyn Fn(&Labels) -> bool + Sync)>,
 }
 
+impl Selection<'_> {
+    /// Whether a label set is selected.
+    pub(crate) fn fits(&self, labels: &Labels) -> bool {
+        self.matchers.iter().all(|matcher| matcher.matches(labels))
+            && self.visible.is_none_or(|visible| visible(labels))
+    }
+}
+
 /// Bounds of one read.
 #[derive(Clone, Copy)]
 pub struct ReadLimits<'a> {

@@ -10,6 +10,7 @@ use crate::postings::Postings;
 use crate::registry::Registry;
 use crate::sample::Sample;
 use crate::series::{Inserted, Series};
+use crate::undurable::Undurable;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,8 @@ pub(crate) struct State {
     pub(crate) unmergeable: Mutex<HashSet<u64>>,
     /// Durable series that the index database does not have yet.
     pub(crate) unindexed: Mutex<Vec<Arc<Series>>>,
+    /// Latest values that could not be written.
+    pub(crate) undurable: Undurable,
     /// Why the last write failed, until one succeeds.
     pub(crate) write_failure: Mutex<Option<String>>,
     pub(crate) counters: Counters,
@@ -70,6 +73,7 @@ impl State {
             quarantined: Mutex::default(),
             unmergeable: Mutex::default(),
             unindexed: Mutex::default(),
+            undurable: Undurable::default(),
             write_failure: Mutex::default(),
             counters: Counters::default(),
         }
@@ -101,6 +105,7 @@ impl State {
     /// Puts a durable sample where readers find it.
     pub(crate) fn insert(&self, series: &Series, sample: Sample) -> Inserted {
         let inserted = series.insert(sample);
+        self.undurable.settle(&series.labels, sample.timestamp_ms);
         if inserted == Inserted::Added {
             self.counters.head_samples.fetch_add(1, Ordering::Relaxed);
         }

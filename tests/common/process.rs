@@ -180,7 +180,13 @@ impl Server {
     /// it is ready.
     #[track_caller]
     pub fn start(data_dir: &Path, args: &[&str]) -> Self {
-        let mut process = Self::spawn(data_dir, args);
+        Self::start_as(lookback(), data_dir, args)
+    }
+
+    /// The same, by a command that runs `lookback` in surroundings of its own.
+    #[track_caller]
+    pub fn start_as(command: Command, data_dir: &Path, args: &[&str]) -> Self {
+        let mut process = Self::spawn_as(command, data_dir, args);
         let Some(banner) = process.stdout.lines_until(|line| line.contains("/api/v1/metrics")) else {
             let status = process.wait();
             panic!("the server ended, {status}, and said:\n{}", process.stderr.all());
@@ -199,7 +205,11 @@ impl Server {
     /// Starts one and waits for nothing.
     #[track_caller]
     pub fn spawn(data_dir: &Path, args: &[&str]) -> Process {
-        let mut command = lookback();
+        Self::spawn_as(lookback(), data_dir, args)
+    }
+
+    #[track_caller]
+    fn spawn_as(mut command: Command, data_dir: &Path, args: &[&str]) -> Process {
         command.arg("serve").arg("--data-dir").arg(data_dir);
         for (flag, value) in [("--listen", "127.0.0.1:0"), ("--secure-port", "0")] {
             if !args.iter().any(|arg| arg.starts_with(flag)) {

@@ -71,8 +71,12 @@ impl Asking<'_> {
         self.put_rates(&mut found, &policies, &matchers, now_ms).await?;
         let values = self.object_values(&found);
         let held = held(&values, &policies, now_ms);
+        let undurable = values.iter().filter(|value| !value.durable).count();
         let list = self.list(values, &policies);
         let mut warnings = Vec::new();
+        if undurable > 0 {
+            warnings.push(format!("{undurable} values are not durable: the store can't write at present"));
+        }
         if held > 0 {
             self.app.metrics.values_held.inc_by(held as u64);
             let what = self.asked.metric.as_deref().unwrap_or("all metrics");

@@ -3,9 +3,11 @@
 //! Each flag is also an environment variable, `LOOKBACK_` and the flag's name in capitals with `_` for
 //! `-`. A flag wins over its variable, a variable over `--settings`' file, the file over the default.
 
+mod authentication;
 mod cluster;
 mod settings_file;
 
+pub use authentication::AuthenticationArgs;
 pub use cluster::ClusterArgs;
 pub use settings_file::SettingsError;
 
@@ -68,7 +70,7 @@ pub struct ServeArgs {
     pub store: StoreArgs,
 
     /// Where plain HTTP is served: pushes, range reads, health and own metrics. Other addresses than
-    /// loopback need --credentials-file.
+    /// loopback need --credentials-file or a cluster.
     #[arg(long, value_name = "ADDR:PORT", env = "LOOKBACK_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
@@ -107,6 +109,10 @@ pub struct ServeArgs {
     /// The cluster.
     #[command(flatten)]
     pub cluster: ClusterArgs,
+
+    /// Who is let in there.
+    #[command(flatten)]
+    pub authentication: AuthenticationArgs,
 
     /// How logs look.
     #[command(flatten)]

@@ -3,6 +3,7 @@
 pub mod append;
 pub mod auth;
 pub mod body;
+pub mod client_certificate;
 pub mod connection;
 pub mod credentials;
 pub mod custom_metrics;
@@ -11,10 +12,12 @@ pub mod health;
 pub mod identity;
 pub mod observe;
 pub mod range;
+pub mod reload;
 pub mod remote_write;
 pub mod remote_write_v2;
 pub mod server;
 pub mod tls;
+pub mod trust;
 pub mod write_metrics;
 
 use axum::http::StatusCode;

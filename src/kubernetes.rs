@@ -8,4 +8,6 @@ pub mod discovery;
 pub mod quantity;
 pub mod request_attributes;
 pub mod resources;
+pub mod reviews;
 pub mod selector;
+pub mod user;

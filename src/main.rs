@@ -24,7 +24,7 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -80,7 +80,8 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
     // Before anything is opened, so that no signal is lost.
     let stop = stop_signals().context("signals can't be listened for")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let Prepared { settings, plain, secure, has_credentials, cluster } = prepare(args, clock.clone()).await?;
+    let Prepared { settings, plain, secure, has_credentials, cluster, background } =
+        prepare(args, clock.clone()).await?;
     let banner = Banner {
         data_dir: &args.store.data_dir,
         plain: plain.listener.local_addr()?,
@@ -100,6 +101,8 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
         cluster,
         metadata: metadata.clone(),
     });
+    // Ends with this function.
+    let _background = background.into_iter().collect::<JoinSet<()>>();
     let shutdown = CancellationToken::new();
     let serving = serve(app, plain, secure, Limits::default(), shutdown.clone().cancelled_owned());
     let working = async {

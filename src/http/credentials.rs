@@ -14,7 +14,9 @@
 //! invariant: no secret gets into an error, a log or `Debug`.
 
 use super::auth::Caller;
+use super::reload::on_change;
 use crate::store::Scope;
+use arc_swap::ArcSwap;
 use axum::http::{HeaderMap, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -26,8 +28,10 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use subtle::{Choice, ConstantTimeEq};
 use thiserror::Error;
+use tracing::{info, warn};
 
 /// Most entries in a file: every request is compared with all of them.
 const ENTRIES_MAX: usize = 1_000;
@@ -60,7 +64,7 @@ pub enum CredentialsError {
 /// Those who may call.
 #[derive(Debug)]
 pub struct Credentials {
-    entries: Vec<Credential>,
+    entries: ArcSwap<Vec<Credential>>,
 }
 
 #[derive(Debug)]
@@ -92,6 +96,19 @@ impl Credentials {
         })
     }
 
+    /// Reads the file again whenever it changes, for ever. One that can't be used changes nothing.
+    pub async fn keep(self: Arc<Self>, path: PathBuf, interval: Duration) {
+        let file = path.clone();
+        on_change(vec![path], interval, || match Self::read(&file) {
+            Ok(read) => {
+                self.entries.store(read.entries.load_full());
+                info!(file = %file.display(), "the credentials were read again");
+            }
+            Err(error) => warn!(%error, "the credentials stay as they were"),
+        })
+        .await;
+    }
+
     /// Who this request's `Authorization` says it is.
     #[must_use]
     pub fn check(&self, headers: &HeaderMap) -> Checked {
@@ -107,12 +124,12 @@ impl Credentials {
     /// Compares with every entry, so that the time it takes does not tell which one is near.
     fn find(&self, presented: &Presented) -> Option<Caller> {
         let mut found = None;
-        for entry in &self.entries {
+        for entry in self.entries.load().iter() {
             if bool::from(entry.secret.matches(presented)) {
-                found = Some(&entry.caller);
+                found = Some(entry.caller.clone());
             }
         }
-        found.cloned()
+        found
     }
 
     fn parse(text: &str) -> Result<Self, Problem> {
@@ -135,8 +152,17 @@ impl Credentials {
             }
             entries.push(entry);
         }
-        Ok(Self { entries })
+        Ok(Self { entries: ArcSwap::from_pointee(entries) })
     }
+}
+
+/// The token of a request that presents exactly one.
+#[must_use]
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// What a request's `Authorization` is worth.
@@ -211,7 +237,7 @@ pub fn check_bind(address: SocketAddr, has_credentials: bool) -> Result<(), Open
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "--listen {address} can be reached from other machines, and nothing says who may call: \
-     give --credentials-file FILE with tokens or passwords, or stay on this machine with --listen {loopback}"
+     give --credentials-file FILE with tokens or passwords, or --kubeconfig FILE of the cluster that knows its callers, or stay on this machine with --listen {loopback}"
 )]
 pub struct OpenListener {
     address: SocketAddr,

@@ -8,25 +8,15 @@
 //!
 //! The rules are those of `k8s.io/apiserver/pkg/authentication/request/headerrequest`.
 
-use crate::kubernetes::certificates::crypto_provider;
+pub use crate::kubernetes::user::{ANONYMOUS, Identity};
+
+use super::client_certificate::{Authority, common_name};
 use axum::http::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
+use rustls::pki_types::CertificateDer;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::PathBuf;
 use thiserror::Error;
-use x509_parser::prelude::{FromDer, X509Certificate};
-
-/// The user whom nobody vouched for.
-pub const ANONYMOUS: &str = "system:anonymous";
-const AUTHENTICATED: &str = "system:authenticated";
-const UNAUTHENTICATED: &str = "system:unauthenticated";
 
 /// Which front proxies to believe, and in which headers they speak. The names are those of
 /// kube-apiserver's flags and of ConfigMap `kube-system/extension-apiserver-authentication`.
@@ -84,19 +74,6 @@ pub enum FrontProxyError {
     },
 }
 
-/// A user, as a front proxy describes them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
-    /// The user's name.
-    pub user: String,
-    /// The user's UID, if it was given.
-    pub uid: Option<String>,
-    /// The user's groups, `system:authenticated` among them.
-    pub groups: Vec<String>,
-    /// More about the user, by lower-case key.
-    pub extra: BTreeMap<String, Vec<String>>,
-}
-
 /// Why a request has no identity.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Unidentified {
@@ -117,7 +94,7 @@ pub enum Unidentified {
 /// Believes front proxies.
 #[derive(Debug)]
 pub struct FrontProxy {
-    verifier: Arc<dyn ClientCertVerifier>,
+    authority: Authority,
     allowed_names: BTreeSet<String>,
     headers: IdentityHeaders,
 }
@@ -125,13 +102,19 @@ pub struct FrontProxy {
 impl FrontProxy {
     /// Reads the CA file.
     pub fn new(settings: &FrontProxySettings) -> Result<Self, FrontProxyError> {
-        let ca_file = &settings.requestheader_client_ca_file;
-        let invalid = |reason: String| FrontProxyError::CaFile { path: ca_file.clone(), reason };
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots(ca_file)?.into(), crypto_provider())
-            .build()
-            .map_err(|error| invalid(error.to_string()))?;
+        let path = &settings.requestheader_client_ca_file;
+        let invalid = |reason: String| FrontProxyError::CaFile { path: path.clone(), reason };
+        let pem = std::fs::read(path).map_err(|error| invalid(error.to_string()))?;
+        Self::of_pem(&pem, settings)
+    }
+
+    /// With this CA in PEM in place of the file's content, which is not read.
+    pub fn of_pem(pem: &[u8], settings: &FrontProxySettings) -> Result<Self, FrontProxyError> {
+        let path = &settings.requestheader_client_ca_file;
+        let invalid = |reason: String| FrontProxyError::CaFile { path: path.clone(), reason };
+        let authority = Authority::of_pem(pem).map_err(invalid)?;
         let allowed_names = settings.requestheader_allowed_names.iter().cloned().collect();
-        Ok(Self { verifier, allowed_names, headers: IdentityHeaders::new(settings)? })
+        Ok(Self { authority, allowed_names, headers: IdentityHeaders::new(settings)? })
     }
 
     /// Who the request is from, on a connection with this client certificate, leaf first.
@@ -151,13 +134,7 @@ impl FrontProxy {
     }
 
     fn verify(&self, chain: &[CertificateDer<'_>], now_ms: i64) -> Result<(), Unidentified> {
-        let Some((leaf, intermediates)) = chain.split_first() else {
-            return Err(Unidentified::Certificate("none was sent".to_owned()));
-        };
-        let now = Duration::from_millis(u64::try_from(now_ms).unwrap_or(0));
-        self.verifier
-            .verify_client_cert(leaf, intermediates, UnixTime::since_unix_epoch(now))
-            .map_err(|error| Unidentified::Certificate(error.to_string()))?;
+        let leaf = self.authority.verify(chain, now_ms).map_err(Unidentified::Certificate)?;
         if self.allowed_names.is_empty() {
             return Ok(());
         }
@@ -166,28 +143,6 @@ impl FrontProxy {
             _ => Err(Unidentified::CommonName),
         }
     }
-}
-
-fn roots(ca_file: &Path) -> Result<RootCertStore, FrontProxyError> {
-    let invalid = |reason: String| FrontProxyError::CaFile { path: ca_file.to_owned(), reason };
-    let pem = std::fs::read(ca_file).map_err(|error| invalid(error.to_string()))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| invalid(error.to_string()))?;
-        roots.add(certificate).map_err(|error| invalid(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(invalid("no certificate in it".to_owned()));
-    }
-    Ok(roots)
-}
-
-/// The common name, where there is exactly one: with several, which one counts differs by reader.
-fn common_name(leaf: &CertificateDer<'_>) -> Option<String> {
-    let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
-    let mut names = certificate.subject().iter_common_name();
-    let name = names.next()?.as_str().ok()?.to_owned();
-    names.next().is_none().then_some(name)
 }
 
 /// The headers in which a front proxy speaks.
@@ -260,11 +215,7 @@ impl IdentityHeaders {
             extra.entry(key).or_default().push(text(name, value.as_bytes())?.to_owned());
         }
         // The aggregator passes anonymous users on too, and some of its own requests without a group.
-        let says_which = groups.iter().any(|g| g == AUTHENTICATED || g == UNAUTHENTICATED);
-        if user != ANONYMOUS && !says_which {
-            groups.push(AUTHENTICATED.to_owned());
-        }
-        Ok(Identity { user, uid: first(headers, &self.uid)?, groups, extra })
+        Ok(Identity { user, uid: first(headers, &self.uid)?, groups, extra }.authenticated())
     }
 
     /// The key of an extra, which is percent-encoded where it is no header name; `None`: not an extra.
@@ -310,6 +261,7 @@ fn text<'v>(name: &HeaderName, value: &'v [u8]) -> Result<&'v str, Unidentified>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn refused(change: impl FnOnce(&mut FrontProxySettings, &Path)) -> String {
         let dir = tempfile::tempdir().expect("a directory");

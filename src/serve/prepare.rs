@@ -4,12 +4,17 @@ use super::{Plain, Secure};
 use crate::app::Settings;
 use crate::clock::Clock;
 use crate::config::{SecureArgs, ServeArgs, SettingsError};
-use crate::http::auth::{PlainAuth, SecureAuth};
+use crate::http::auth::{AllowedPaths, Delegated, PlainAuth, SecureAuth};
 use crate::http::credentials::{Credentials, CredentialsError, OpenListener, check_bind};
-use crate::http::identity::{FrontProxy, FrontProxyError, FrontProxySettings};
+use crate::http::identity::FrontProxySettings;
+use crate::http::reload;
 use crate::http::tls::{TlsError, TlsSettings};
+use crate::http::trust::{Trust, TrustError, TrustSettings};
 use crate::kubernetes::certificates::{CertificateError, ServingCertificate};
 use crate::kubernetes::cluster::{Cluster, ClusterError};
+use crate::kubernetes::reviews::{AccessReviews, KEPT, TokenReviews};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -26,7 +31,7 @@ pub enum PrepareError {
     /// The secure port could be reached by others, and nobody could be let in.
     #[error(
         "--bind-address {address} can be reached from other machines, and nothing says who may call: give \
-         --requestheader-client-ca-file FILE with the CA of kube-apiserver's front proxy or \
+         --requestheader-client-ca-file FILE with the CA of kube-apiserver's front proxy, --kubeconfig FILE or \
          --credentials-file FILE with tokens or passwords, stay on this machine with --bind-address 127.0.0.1, \
          or turn the secure port off with --secure-port 0"
     )]
@@ -40,9 +45,9 @@ pub enum PrepareError {
     /// The credentials file is not usable.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// The front proxy's CA is not usable.
+    /// A CA of callers is not usable.
     #[error(transparent)]
-    FrontProxy(#[from] FrontProxyError),
+    Trust(#[from] TrustError),
     /// There is no certificate to serve with.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -76,6 +81,8 @@ pub struct Prepared {
     pub has_credentials: bool,
     /// The Kubernetes cluster, if there is one.
     pub cluster: Option<Cluster>,
+    /// What goes on beside serving, for ever: files that are read again, and what is watched.
+    pub background: Vec<BoxFuture<'static, ()>>,
 }
 
 /// Reads the files that flags name, makes a certificate where none is given, and binds the ports.
@@ -83,33 +90,76 @@ pub struct Prepared {
 /// # Errors
 /// When a file is missing or wrong, a port is taken, or the plain port would be open to anyone.
 pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared, PrepareError> {
-    check_bind(args.listen, args.credentials_file.is_some())?;
-    check_secure_bind(args)?;
     let cluster = Cluster::connect(&args.cluster.settings()).await?;
+    check_bind(args.listen, args.credentials_file.is_some() || cluster.is_some())?;
+    check_secure_bind(args, cluster.is_some())?;
     let mut settings = args.app_settings()?;
     // Where the aggregator authenticates and authorises, nothing may go around it.
     settings.kubernetes_apis_on_plain_port = cluster.is_none();
+    let mut background = Vec::new();
     let credentials = args.credentials_file.as_deref().map(Credentials::read).transpose()?.map(Arc::new);
-    let plain =
-        Plain { listener: bind(args.listen, "--listen").await?, auth: PlainAuth::new(credentials.clone()) };
-    let has_credentials = credentials.is_some();
+    if let (Some(credentials), Some(path)) = (&credentials, &args.credentials_file) {
+        background.push(credentials.clone().keep(path.clone(), reload::INTERVAL).boxed());
+    }
+    let delegated = cluster.as_ref().map(delegated);
+    let trust_loopback = args.authentication.trust_loopback && args.listen.ip().to_canonical().is_loopback();
+    let mut auth = PlainAuth::new(credentials.clone());
+    if let Some(delegated) = &delegated {
+        auth = auth.delegating(delegated.clone(), trust_loopback);
+    }
+    let has_credentials = credentials.is_some() || (cluster.is_some() && !trust_loopback);
+    let plain = Plain { listener: bind(args.listen, "--listen").await?, auth };
     let secure = match args.secure_listen() {
         Some(address) => {
-            let front_proxy = front_proxy(&args.secure)?.map(Arc::new);
+            let trust = trust(args, cluster.as_ref(), &mut background)?;
             let listener = bind(address, "--bind-address and --secure-port").await?;
             let certificate = certificate(&args.secure, &args.store.data_dir, clock.now_ms())?;
             let tls = TlsSettings::new(certificate)?;
-            Some(Secure { listener, tls, auth: SecureAuth::new(front_proxy, credentials, clock) })
+            let paths = args.authentication.authorization_always_allow_paths.iter().cloned();
+            let mut auth = SecureAuth::new(None, credentials, clock).trusting(trust);
+            auth = auth.allowing(AllowedPaths::new(paths));
+            if let Some(delegated) = delegated {
+                auth = auth.delegating(delegated);
+            }
+            Some(Secure { listener, tls, auth })
         }
         None => None,
     };
-    Ok(Prepared { settings, plain, secure, has_credentials, cluster })
+    Ok(Prepared { settings, plain, secure, has_credentials, cluster, background })
+}
+
+fn delegated(cluster: &Cluster) -> Delegated {
+    Delegated::new(
+        TokenReviews::new(cluster.authentication.clone(), KEPT),
+        AccessReviews::new(cluster.authorization.clone(), KEPT),
+    )
+}
+
+/// Which CAs are believed: the flags' files, and in a cluster what its ConfigMap says.
+fn trust(
+    args: &ServeArgs,
+    cluster: Option<&Cluster>,
+    background: &mut Vec<BoxFuture<'static, ()>>,
+) -> Result<Arc<Trust>, TrustError> {
+    let trust = Arc::new(Trust::new(TrustSettings {
+        front_proxy: front_proxy(&args.secure),
+        client_ca_file: args.authentication.client_ca_file.clone(),
+    })?);
+    background.push(trust.clone().keep_files(reload::INTERVAL).boxed());
+    match cluster {
+        Some(cluster) if trust.needs_lookup() && !args.authentication.authentication_skip_lookup => {
+            background.push(trust.clone().watch(cluster.authentication.clone()).boxed());
+        }
+        _ => {}
+    }
+    Ok(trust)
 }
 
 /// A secure port on other addresses than loopback needs someone whom it could let in.
-fn check_secure_bind(args: &ServeArgs) -> Result<(), PrepareError> {
+fn check_secure_bind(args: &ServeArgs, in_cluster: bool) -> Result<(), PrepareError> {
     let address = args.bind_address;
-    let knows_callers = args.credentials_file.is_some() || args.secure.requestheader_client_ca_file.is_some();
+    let files = [&args.credentials_file, &args.secure.requestheader_client_ca_file];
+    let knows_callers = in_cluster || files.iter().any(|file| file.is_some());
     if args.secure_listen().is_none() || knows_callers || address.to_canonical().is_loopback() {
         return Ok(());
     }
@@ -131,17 +181,13 @@ fn certificate(
     }
 }
 
-fn front_proxy(args: &SecureArgs) -> Result<Option<FrontProxy>, FrontProxyError> {
-    let Some(requestheader_client_ca_file) = args.requestheader_client_ca_file.clone() else {
-        return Ok(None);
-    };
-    FrontProxy::new(&FrontProxySettings {
-        requestheader_client_ca_file,
+fn front_proxy(args: &SecureArgs) -> Option<FrontProxySettings> {
+    Some(FrontProxySettings {
+        requestheader_client_ca_file: args.requestheader_client_ca_file.clone()?,
         requestheader_allowed_names: args.requestheader_allowed_names.clone(),
         requestheader_username_headers: args.requestheader_username_headers.clone(),
         requestheader_uid_headers: args.requestheader_uid_headers.clone(),
         requestheader_group_headers: args.requestheader_group_headers.clone(),
         requestheader_extra_headers_prefix: args.requestheader_extra_headers_prefix.clone(),
     })
-    .map(Some)
 }

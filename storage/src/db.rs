@@ -11,6 +11,7 @@ use crate::inner::{Inner, MaintenanceState};
 use crate::labels::Labels;
 use crate::log::{LOG_DIR, Log};
 use crate::maintain::Maintained;
+use crate::merge::Quiet;
 use crate::options::Options;
 use crate::recover::{remove_orphans, replay, restore};
 use crate::resample::{Aggregation, Grid};
@@ -119,6 +120,7 @@ impl Db {
             maintenance: Mutex::new(MaintenanceState {
                 next_block: checkpoint.next_block,
                 last_seal_ms: None,
+                quiet: Quiet::default(),
             }),
             committer: Some(committer),
             _lock: lock,

@@ -4,6 +4,7 @@ use crate::commit::Command;
 use crate::error::{Error, Result};
 use crate::index::{Index, StoreRecord};
 use crate::log::LOG_DIR;
+use crate::merge::Quiet;
 use crate::state::State;
 use crossbeam::channel::Sender;
 use parking_lot::Mutex;
@@ -32,6 +33,7 @@ pub(crate) struct Inner {
 pub(crate) struct MaintenanceState {
     pub(crate) next_block: u64,
     pub(crate) last_seal_ms: Option<i64>,
+    pub(crate) quiet: Quiet,
 }
 
 impl Inner {

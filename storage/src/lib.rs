@@ -45,7 +45,7 @@
 //! | `resample` | what a point of a resampled series is |
 //! | `state`, `registry`, `series`, `postings`, `deletes` | what is in memory |
 //! | `undurable` | latest values that could not be written |
-//! | `log`, `index`, `block`, `chunk` | what is on disk, specified in FORMAT.md |
+//! | `log`, `index`, `block`, `chunk`, `codec` | what is on disk, specified in FORMAT.md |
 //! | `keyvalue` | the only file that names sled |
 //! | `identity` | whose directory it is, beside the index |
 //! | `files`, `bytes` | durable files; small encodings |
@@ -55,6 +55,7 @@ pub mod append;
 mod block;
 mod bytes;
 mod chunk;
+mod codec;
 mod commit;
 mod db;
 mod deletes;

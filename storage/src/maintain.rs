@@ -5,7 +5,7 @@ use crate::block::BlockRecord;
 use crate::commit::Command;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::inner::Inner;
+use crate::inner::{Inner, MaintenanceState};
 use crate::series::Series;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub struct Maintained {
     pub partitions_expired: usize,
     /// Whether samples in memory were sealed.
     pub sealed: bool,
-    /// Partitions whose blocks were merged into one.
+    /// Merges that were made: several blocks, or one that was young, became one.
     pub partitions_merged: usize,
     /// Series without samples that were forgotten.
     pub series_forgotten: usize,
@@ -30,6 +30,16 @@ impl Inner {
         self.state.undurable.expire(now_ms);
         let mut maintenance = self.maintenance.lock();
         let mut done = Maintained { partitions_expired: self.expire(now_ms)?, ..Maintained::default() };
+        done.sealed = self.seal_if_due(now_ms, &mut maintenance)?;
+        done.partitions_merged = self.merge_due(now_ms, &mut maintenance)?;
+        if done.partitions_expired > 0 || done.sealed {
+            done.series_forgotten = self.forget_empty_series()?;
+        }
+        Ok(done)
+    }
+
+    /// Seals once the log has grown enough, or long enough ago. Answers whether it did.
+    pub(crate) fn seal_if_due(&self, now_ms: i64, maintenance: &mut MaintenanceState) -> Result<bool> {
         let last_seal_ms = *maintenance.last_seal_ms.get_or_insert(now_ms);
         let log_bytes = self.state.counters.log_bytes.load(Ordering::Relaxed);
         let due = log_bytes >= self.state.options.seal_log_bytes
@@ -37,13 +47,8 @@ impl Inner {
         if due {
             self.seal(&mut maintenance.next_block)?;
             maintenance.last_seal_ms = Some(now_ms);
-            done.sealed = true;
         }
-        done.partitions_merged = self.merge_crowded(&mut maintenance.next_block)?;
-        if done.partitions_expired > 0 || done.sealed {
-            done.series_forgotten = self.forget_empty_series()?;
-        }
-        Ok(done)
+        Ok(due)
     }
 
     /// Removes the partitions that lie wholly before what retention keeps.
@@ -86,7 +91,7 @@ impl Inner {
             return Ok(0);
         }
         let in_blocks: HashSet<u32> =
-            self.state.blocks().iter().flat_map(|b| b.entries().iter().map(|e| e.series)).collect();
+            self.state.blocks().iter().flat_map(|b| b.entries().map(|e| e.series)).collect();
         let empty: Vec<Arc<Series>> = self
             .state
             .registry

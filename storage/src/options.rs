@@ -19,7 +19,8 @@ pub struct Options {
     pub seal_log_bytes: u64,
     /// [`Db::maintain`](crate::Db::maintain) seals at least this often. Default 2 hours.
     pub seal_every_ms: i64,
-    /// [`Db::maintain`](crate::Db::maintain) merges a partition that has more blocks than this. Default 8.
+    /// [`Db::maintain`](crate::Db::maintain) merges blocks of about one size of a partition once they are
+    /// more than this. Default 8.
     pub blocks_per_partition_max: usize,
     /// Writes are refused while the volume has less room than this. Default 64 MiB.
     pub free_bytes_min: u64,

@@ -5,7 +5,8 @@
 //! readers see the blocks, and only then are the samples in memory and the older log let go. What is
 //! written twice on the way is the same sample twice, which reads merge.
 
-use crate::block::{Block, BlockRecord, BlockWriter};
+use crate::block::{Block, BlockRecord, BlockWriter, Stage};
+use crate::codec::Effort;
 use crate::commit::{Command, Rotated};
 use crate::error::{Error, Result};
 use crate::index::Checkpoint;
@@ -119,9 +120,9 @@ impl Inner {
     /// Writes one block of what lies in its partition, series in rising order, durably, and opens it.
     fn write_block(&self, record: BlockRecord, frozen: &[(u32, Arc<Vec<Sample>>)]) -> Result<Block> {
         let partition_start_ms = record.partition_start_ms;
-        let mut writer = BlockWriter::create(&self.state.dir, record)?;
+        let mut writer = BlockWriter::create(&self.state.dir, record, Stage::Young)?;
         for (series, samples) in frozen {
-            writer.add(*series, &samples[self.within(samples, partition_start_ms)])?;
+            writer.add(*series, &samples[self.within(samples, partition_start_ms)], Effort::Quick)?;
         }
         Block::open(&self.state.dir, writer.finish()?)
     }

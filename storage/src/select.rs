@@ -132,7 +132,7 @@ impl State {
                 if entry.min_ms > end_ms || entry.last.timestamp_ms < start_ms {
                     continue;
                 }
-                let mut of_entry = self.read_entry(block, entry, &deletes)?;
+                let mut of_entry = self.read_entry(block, &entry, &deletes)?;
                 of_entry.retain(|s| (start_ms..=end_ms).contains(&s.timestamp_ms));
                 samples.append(&mut of_entry);
                 if samples.len() > samples_max {
@@ -193,7 +193,7 @@ impl State {
             let touched = deletes.touches(series.id, block.record().sealed_seq);
             for entry in block.of_series(series.id) {
                 if touched {
-                    note(&self.read_entry(block, entry, &deletes)?);
+                    note(&self.read_entry(block, &entry, &deletes)?);
                 } else {
                     note(&[entry.last]);
                 }

@@ -1,6 +1,7 @@
 //! Reading a block.
 
-use super::{BlockRecord, ChunkEntry, ENTRY_BYTES, FOOTER_BYTES, FOOTER_MAGIC, HEADER_BYTES, HEADER_MAGIC};
+use super::entries::Entries;
+use super::{BlockRecord, ChunkEntry, FOOTER_BYTES, FOOTER_MAGIC, HEADER_BYTES, HEADER_MAGIC, Stage};
 use crate::bytes::Reader;
 use crate::chunk;
 use crate::error::{Error, Result};
@@ -13,14 +14,11 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub(crate) struct Block {
     record: BlockRecord,
+    stage: Stage,
     path: PathBuf,
     file: File,
     file_bytes: u64,
-    /// Sorted by series, then by time.
-    entries: Vec<ChunkEntry>,
-    samples: u64,
-    min_ms: i64,
-    max_ms: i64,
+    entries: Entries,
 }
 
 impl Block {
@@ -29,15 +27,16 @@ impl Block {
         let path = record.path(data_dir);
         let file = File::open(&path).map_err(Error::io("open", &path))?;
         let file_bytes = file.metadata().map_err(Error::io("read", &path))?.len();
-        let entries = read_index(&file, file_bytes, &record, &path)?;
-        let samples = entries.iter().map(|e| u64::from(e.samples)).sum();
-        let min_ms = entries.iter().map(|e| e.min_ms).min().unwrap_or(i64::MAX);
-        let max_ms = entries.iter().map(|e| e.last.timestamp_ms).max().unwrap_or(i64::MIN);
-        Ok(Self { record, path, file, file_bytes, entries, samples, min_ms, max_ms })
+        let (stage, entries) = read_index(&file, file_bytes, &record, &path)?;
+        Ok(Self { record, stage, path, file, file_bytes, entries })
     }
 
     pub(crate) fn record(&self) -> &BlockRecord {
         &self.record
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        self.stage
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -49,29 +48,26 @@ impl Block {
     }
 
     pub(crate) fn samples(&self) -> u64 {
-        self.samples
+        self.entries.samples
     }
 
-    pub(crate) fn entries(&self) -> &[ChunkEntry] {
-        &self.entries
+    /// All chunks, by series and then by time.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = ChunkEntry> {
+        self.entries.iter()
     }
 
     /// Whether any sample may lie in `[start_ms, end_ms]`.
     pub(crate) fn overlaps(&self, start_ms: i64, end_ms: i64) -> bool {
-        self.min_ms <= end_ms && self.max_ms >= start_ms
+        self.entries.min_ms <= end_ms && self.entries.max_ms >= start_ms
     }
 
     /// The chunks of one series, in time order.
-    pub(crate) fn of_series(&self, series: u32) -> &[ChunkEntry] {
-        let from = self.entries.partition_point(|e| e.series < series);
-        let rest = self.entries.get(from..).unwrap_or_default();
-        let count = rest.partition_point(|e| e.series == series);
-        rest.get(..count).unwrap_or_default()
+    pub(crate) fn of_series(&self, series: u32) -> Vec<ChunkEntry> {
+        self.entries.of_series(series)
     }
 
     /// The samples of one chunk.
     pub(crate) fn read(&self, entry: &ChunkEntry) -> Result<Vec<Sample>> {
-        let mut bytes = vec![0; entry.bytes as usize];
         let damaged = |error: &dyn std::fmt::Display| {
             let what = format!(
                 "{error}: series {} from {} to {} ms is lost",
@@ -79,20 +75,31 @@ impl Block {
             );
             Error::damaged(&self.path, what)
         };
+        let (times_bytes, values_bytes) = (entry.times.bytes as usize, entry.values.bytes as usize);
+        let mut bytes = vec![0; times_bytes + values_bytes];
+        let (times, values) = bytes.split_at_mut(times_bytes);
+        let adjacent = entry.times.offset + u64::from(entry.times.bytes) == entry.values.offset;
         // Bytes that the disk does not give back are damaged as well: what lies beside them goes on.
-        self.file.read_exact_at(&mut bytes, entry.offset).map_err(|error| damaged(&error))?;
-        chunk::decode(&bytes).map_err(|error| damaged(&error))
+        let read = if adjacent {
+            self.file.read_exact_at(&mut bytes, entry.times.offset)
+        } else {
+            let times = self.file.read_exact_at(times, entry.times.offset);
+            times.and_then(|()| self.file.read_exact_at(values, entry.values.offset))
+        };
+        read.map_err(|error| damaged(&error))?;
+        let (times, values) = bytes.split_at(times_bytes);
+        chunk::decode(times, values, entry.samples as usize).map_err(|error| damaged(&error))
     }
 }
 
-fn read_index(file: &File, file_bytes: u64, record: &BlockRecord, path: &Path) -> Result<Vec<ChunkEntry>> {
+fn read_index(file: &File, file_bytes: u64, record: &BlockRecord, path: &Path) -> Result<(Stage, Entries)> {
     let damaged = |what: &str| Error::damaged(path, what);
     let read = |offset: u64, bytes: &mut [u8]| {
         file.read_exact_at(bytes, offset).map_err(|_| damaged("the file is shorter than it says"))
     };
     let mut header = [0; HEADER_BYTES];
     read(0, &mut header)?;
-    check_header(&header, record, path)?;
+    let stage = check_header(&header, record, path)?;
 
     let mut footer = [0; FOOTER_BYTES];
     let footer_offset =
@@ -101,25 +108,18 @@ fn read_index(file: &File, file_bytes: u64, record: &BlockRecord, path: &Path) -
     let (index_offset, count, index_checksum) =
         parse_footer(&footer).ok_or_else(|| damaged("its footer is broken"))?;
 
-    let index_bytes = u64::from(count) * ENTRY_BYTES as u64;
-    if index_offset.checked_add(index_bytes) != Some(footer_offset) {
-        return Err(damaged("its index does not end at its footer"));
-    }
-    let mut index = vec![0; usize::try_from(index_bytes).map_err(|_| damaged("its index is too large"))?];
+    let index_bytes = footer_offset.checked_sub(index_offset);
+    let index_bytes = index_bytes.and_then(|bytes| usize::try_from(bytes).ok());
+    let mut index = vec![0; index_bytes.ok_or_else(|| damaged("its index does not end at its footer"))?];
     read(index_offset, &mut index)?;
     if crc32c::crc32c(&index) != index_checksum {
         return Err(damaged("its index does not fit its checksum"));
     }
-    let mut reader = Reader::new(&index);
-    let entries: Option<Vec<ChunkEntry>> = (0..count).map(|_| ChunkEntry::read(&mut reader)).collect();
-    let entries = entries.ok_or_else(|| damaged("its index is too short"))?;
-    let inside = entries
-        .iter()
-        .all(|e| e.offset.checked_add(u64::from(e.bytes)).is_some_and(|end| end <= index_offset));
-    if inside { Ok(entries) } else { Err(damaged("its index points outside of it")) }
+    let entries = Entries::parse(index, count, record.partition_start_ms, index_offset);
+    Ok((stage, entries.ok_or_else(|| damaged("its index contradicts itself"))?))
 }
 
-fn check_header(header: &[u8; HEADER_BYTES], record: &BlockRecord, path: &Path) -> Result<()> {
+fn check_header(header: &[u8; HEADER_BYTES], record: &BlockRecord, path: &Path) -> Result<Stage> {
     let damaged = |what: &str| Error::damaged(path, what);
     let mut reader = Reader::new(header);
     let broken = || damaged("its header is broken");
@@ -127,6 +127,7 @@ fn check_header(header: &[u8; HEADER_BYTES], record: &BlockRecord, path: &Path) 
     let format = reader.u32().ok_or_else(broken)?;
     let partition_start_ms = reader.i64().ok_or_else(broken)?;
     let sealed_seq = reader.u64().ok_or_else(broken)?;
+    let [stage] = reader.array().ok_or_else(broken)?;
     let checksum = reader.u32().ok_or_else(broken)?;
     if magic != HEADER_MAGIC || crc32c::crc32c(&header[..HEADER_BYTES - 4]) != checksum {
         return Err(broken());
@@ -137,7 +138,7 @@ fn check_header(header: &[u8; HEADER_BYTES], record: &BlockRecord, path: &Path) 
     if partition_start_ms != record.partition_start_ms || sealed_seq != record.sealed_seq {
         return Err(damaged("its header is that of another block"));
     }
-    Ok(())
+    [Stage::Young, Stage::Settled].into_iter().find(|known| *known as u8 == stage).ok_or_else(broken)
 }
 
 /// The index's offset, its number of entries and its checksum.

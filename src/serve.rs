@@ -18,7 +18,7 @@ use crate::http::auth::{PlainAuth, SecureAuth, plain_auth, secure_auth};
 use crate::http::error::ApiError;
 use crate::http::server::{Limits, run};
 use crate::http::tls::TlsSettings;
-use crate::http::{custom_metrics, health, observe, range, remote_write, write_metrics};
+use crate::http::{custom_metrics, health, observe, otlp, range, remote_write, write_metrics};
 use crate::kubernetes::catalog::spawn_refresher;
 use axum::Router;
 use axum::extract::Request;
@@ -84,6 +84,7 @@ fn plain_router(app: &App, auth: PlainAuth) -> Router {
     let mut routes = Router::new()
         .merge(health::routes())
         .merge(health::metrics_routes())
+        .merge(otlp::routes())
         .merge(range::routes())
         .merge(remote_write::routes())
         .merge(write_metrics::routes());

@@ -45,6 +45,8 @@ pub struct Outcome {
     pub series_created: usize,
     /// What was left out, when it was read or by the store.
     pub refusals: Refusals,
+    /// The places in the batch of samples that the store left out.
+    pub rejected: Vec<usize>,
 }
 
 /// Appends what was taken of a request, remembers what it says of metrics, and counts everything.
@@ -73,7 +75,8 @@ pub async fn append_taken(
         });
     }
     let written = samples - report.rejected.len();
-    Ok(Outcome { written, series_created: report.series_created, refusals })
+    let rejected = report.rejected.iter().map(|(place, _)| *place).collect();
+    Ok(Outcome { written, series_created: report.series_created, refusals, rejected })
 }
 
 /// The metric name of each sample, for words about those that are refused.

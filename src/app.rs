@@ -4,6 +4,8 @@ use crate::budget::ByteBudget;
 use crate::clock::Clock;
 use crate::kubernetes::catalog::Catalog;
 use crate::kubernetes::cluster::Cluster;
+use crate::kubernetes::live::{Live, LiveSettings};
+use crate::kubernetes::mapping::Resolver;
 use crate::metadata::Metadata;
 use crate::query::freshness::{MetricRule, Policies};
 use crate::store::{Context, Scope, Store, StoreError, StoreStats};
@@ -38,6 +40,8 @@ pub struct Settings {
     pub usage_sources: BTreeMap<String, Vec<UsageSource>>,
     /// Whether the Kubernetes APIs are also served on the plain port: only without a cluster.
     pub kubernetes_apis_on_plain_port: bool,
+    /// Choices about what is known of the cluster.
+    pub live: LiveSettings,
 }
 
 /// One series name that can answer for a usage metric.
@@ -87,13 +91,14 @@ impl Default for Settings {
                 ),
             ]),
             kubernetes_apis_on_plain_port: true,
+            live: LiveSettings::default(),
         }
     }
 }
 
 /// Shared by all handlers; a cheap clone.
 #[derive(Clone)]
-pub struct App(Arc<Parts>, ByteBudget);
+pub struct App(Arc<Parts>, ByteBudget, Option<Arc<Live>>);
 
 /// What [`App`] is made of.
 pub struct Parts {
@@ -120,13 +125,26 @@ impl App {
         let settings = &parts.settings;
         let largest = settings.body_bytes_max.saturating_add(settings.decoded_bytes_max.saturating_mul(2));
         let budget = ByteBudget::new(settings.request_bytes_max.max(largest));
-        Self(Arc::new(parts), budget)
+        let live = parts.cluster.clone().map(|cluster| Arc::new(Live::new(cluster, parts.settings.live)));
+        Self(Arc::new(parts), budget, live)
     }
 
     /// What all requests together may take for what they carry.
     #[must_use]
     pub fn request_budget(&self) -> &ByteBudget {
         &self.1
+    }
+
+    /// The cluster at present; `None`: there is no cluster.
+    #[must_use]
+    pub fn live(&self) -> Option<&Arc<Live>> {
+        self.2.as_ref()
+    }
+
+    /// Finds resources by name: by what the cluster has, where there is one.
+    #[must_use]
+    pub fn resolver(&self) -> Resolver {
+        self.2.as_ref().map_or_else(Resolver::default, |live| live.mapping.resolver())
     }
 
     /// The context of a call of the store on behalf of a caller with this scope.

@@ -248,6 +248,7 @@ impl ServeArgs {
             settings_file::apply(path, &mut settings)?;
         }
         settings.freshness = self.freshness.unwrap_or(settings.freshness);
+        settings.live.unknown_resources_allowed = self.cluster.allow_unknown_resources;
         settings.points_max = self.points_max.unwrap_or(settings.points_max);
         Ok(settings)
     }

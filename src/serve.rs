@@ -61,6 +61,13 @@ pub async fn serve(
     };
     let refresher = spawn_refresher(app.clone(), stopping(stopped.clone()));
     let router = observe::observed(plain_router(&app, plain.auth), app.clone());
+    let live = app.live().cloned();
+    let live_stopped = stopping(stopped.clone());
+    let keeping = async move {
+        if let Some(live) = live {
+            live.keep_fresh(live_stopped).await;
+        }
+    };
     let plain = run(plain.listener, None, router, limits, stopping(stopped.clone()));
     let secure = async {
         let Some(Secure { listener, tls, auth }) = secure else { return };
@@ -72,7 +79,7 @@ pub async fn serve(
         tracing::info!("stopping: no new connections, requests in flight are finished");
         stop.send_replace(true);
     };
-    tokio::join!(plain, secure, stop_at_shutdown);
+    tokio::join!(plain, secure, keeping, stop_at_shutdown);
     // It holds the store, which is to be closed after this.
     if let Err(error) = refresher.await {
         tracing::error!(%error, "the refresher of discovery ended badly");

@@ -23,6 +23,10 @@ pub struct ClusterArgs {
     /// The kubeconfig by which the cluster's objects are listed and watched [default: as --kubeconfig].
     #[arg(long, value_name = "FILE", env = "LOOKBACK_LISTER_KUBECONFIG")]
     pub lister_kubeconfig: Option<PathBuf>,
+
+    /// Take pushes of objects whose resource the cluster does not have, if it is named with its group.
+    #[arg(long, env = "LOOKBACK_ALLOW_UNKNOWN_RESOURCES")]
+    pub allow_unknown_resources: bool,
 }
 
 impl ClusterArgs {

@@ -8,20 +8,24 @@ pub mod answer;
 pub mod path;
 mod values;
 
-use self::path::{Question, Values, no_such_route, parse_path};
+use self::path::{PathError, Question, Values, no_such_route, parse_path};
 use super::Api;
 use super::auth::Caller;
 use super::error::ApiError;
 use crate::app::App;
 use crate::kubernetes::discovery::{group, group_list, resource_list, version_info};
+use crate::kubernetes::objects::{Known, NotKnown};
 use crate::kubernetes::request_attributes::RequestAttributes;
+use crate::kubernetes::resources::ResourceError;
 use crate::kubernetes::selector;
 use axum::extract::{Query, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
+use kube::core::Selector;
 use serde::Deserialize;
+use std::sync::Arc;
 
 /// The routes of this API, and those around it that every API server has.
 pub fn routes() -> Router<App> {
@@ -49,7 +53,7 @@ struct Selectors {
 }
 
 async fn apis(State(app): State<App>, caller: Caller, uri: Uri) -> Response {
-    let question = parse_path(uri.path());
+    let question = question(&app, uri.path()).await;
     let api = match &question {
         Ok(Question::Groups | Question::Group | Question::Resources(_)) => "discovery",
         _ => "custom_metrics",
@@ -67,6 +71,18 @@ async fn apis(State(app): State<App>, caller: Caller, uri: Uri) -> Response {
     respond(api, answer)
 }
 
+/// What a path asks. A resource that the cluster got a moment ago is looked for once more.
+async fn question(app: &App, path: &str) -> Result<Question, ApiError> {
+    let parse = || parse_path(&app.resolver().for_reads(), path);
+    match (parse(), app.live()) {
+        (Err(PathError::Resource(ResourceError::NotInCluster { .. })), Some(live)) => {
+            live.mapping.refresh_after_miss().await;
+            Ok(parse()?)
+        }
+        (question, _) => Ok(question?),
+    }
+}
+
 async fn latest_values(app: &App, caller: &Caller, uri: &Uri, asked: &Values) -> Result<Response, ApiError> {
     let Query(selectors) =
         Query::<Selectors>::try_from_uri(uri).map_err(|error| ApiError::bad_request(error.body_text()))?;
@@ -78,13 +94,7 @@ async fn latest_values(app: &App, caller: &Caller, uri: &Uri, asked: &Values) ->
     if !caller.scope.allows(place.scope.as_deref()) {
         return Err(forbidden(uri.path(), &caller.user));
     }
-    if !of_objects.selects_all() {
-        return Err(ApiError::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "labelSelector is not served yet: it selects objects by labels that only the cluster knows; \
-             leave it out, or select series by metricLabelSelector",
-        ));
-    }
+    let objects = objects(app, asked, &of_objects).await?;
     let context = app.context(&caller.scope);
     let asking = values::Asking {
         app,
@@ -93,6 +103,8 @@ async fn latest_values(app: &App, caller: &Caller, uri: &Uri, asked: &Values) ->
         place: &place,
         snapshot: &snapshot,
         of_series: &of_series,
+        objects: objects.as_deref(),
+        of_objects: &of_objects,
     };
     let values::Answered { list, warnings } = asking.answer().await?;
     let mut response = Json(list).into_response();
@@ -100,6 +112,27 @@ async fn latest_values(app: &App, caller: &Caller, uri: &Uri, asked: &Values) ->
         response.headers_mut().append(header::WARNING, warning_header(&warning));
     }
     Ok(response)
+}
+
+/// The objects that there are; `None`: that is not known, and nothing is asked of their labels.
+async fn objects(app: &App, asked: &Values, selector: &Selector) -> Result<Option<Arc<Known>>, ApiError> {
+    match (app.live(), selector.selects_all()) {
+        (None, true) => Ok(None),
+        (None, false) => Err(ApiError::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "labelSelector is served only in a cluster: it selects objects by labels that only the cluster \
+             knows; leave it out, select series by metricLabelSelector, or give --kubeconfig",
+        )),
+        (Some(live), true) => Ok(live.objects_if_known(&asked.resource).await),
+        (Some(live), false) => Ok(Some(live.objects_to_select(&asked.resource).await?)),
+    }
+}
+
+impl From<NotKnown> for ApiError {
+    fn from(error: NotKnown) -> Self {
+        let retry_after = (header::RETRY_AFTER, HeaderValue::from_static("2"));
+        Self { headers: vec![retry_after], ..Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()) }
+    }
 }
 
 /// A warning as clients of Kubernetes show it to people (RFC 7234, section 5.5).

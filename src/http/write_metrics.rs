@@ -17,7 +17,7 @@ use crate::kubernetes::resources::Resource;
 use crate::store::{Scope, StoreError};
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Request, StatusCode};
+use axum::http::{Request, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
 use axum::{Extension, Json, Router};
@@ -62,8 +62,8 @@ async fn append_one(
     let uri = request.uri().clone();
     let mut share = app.request_budget().share();
     let body = body::read(request, app.settings.body_bytes_max, &mut share).await?;
-    let push = Push::parse(uri.path(), uri.query().unwrap_or_default(), &body)
-        .inspect_err(|error| count_rejected(app, error.reason(), 1))?;
+    let push =
+        parse_push(app, &uri, &body).await.inspect_err(|error| count_rejected(app, error.reason(), 1))?;
     let object = push.object.clone();
     let namespace = object.scope_namespace();
     if !caller.scope.allows(namespace) {
@@ -77,6 +77,18 @@ async fn append_one(
     }
     remember(app, info, [(&object.resource, object.is_namespaced())]).await;
     Ok(StatusCode::OK)
+}
+
+/// A resource that the cluster got a moment ago is looked for once more.
+async fn parse_push(app: &App, uri: &Uri, body: &[u8]) -> Result<Push, PushError> {
+    let parse = || Push::parse(&app.resolver(), uri.path(), uri.query().unwrap_or_default(), body);
+    match (parse(), app.live()) {
+        (Err(error), Some(live)) if error.is_not_in_cluster() => {
+            live.mapping.refresh_after_miss().await;
+            parse()
+        }
+        (parsed, _) => parsed,
+    }
 }
 
 impl From<PushError> for ApiError {
@@ -106,8 +118,11 @@ async fn append_many(
     let body = body::read(request, app.settings.body_bytes_max, &mut share).await?;
     // The entries that are made of it take about twice as much.
     share.grow(body.len().saturating_mul(2))?;
-    let scope = caller.scope.clone();
-    let mut parsed = body::decode(body, move |body| ParsedBatch::parse(body, &scope)).await??;
+    let (scope, resolver) = (caller.scope.clone(), app.resolver());
+    let mut parsed = body::decode(body, move |body| ParsedBatch::parse(&resolver, body, &scope)).await??;
+    if let Some(live) = app.live().filter(|_| parsed.names_unknown_resources) {
+        live.mapping.missed();
+    }
     for (reason, entries) in parsed.refused_by_reason() {
         count_rejected(app, reason, entries);
     }

@@ -10,8 +10,9 @@
 
 use super::json::{JsonError, array_elements, object_members};
 use crate::kubernetes::described::{DescribeError, DescribedObject, describe};
+use crate::kubernetes::mapping::Resolver;
 use crate::kubernetes::quantity::{Quantity, QuantityError};
-use crate::kubernetes::resources::Resource;
+use crate::kubernetes::resources::{Resource, ResourceError};
 use crate::store::Scope;
 use crate::text::start_of;
 use crate::time::{TimestampError, UnixUnit, parse_timestamp, parse_unix_milliseconds};
@@ -99,6 +100,10 @@ pub enum EntryError {
 }
 
 impl EntryError {
+    const fn is_not_in_cluster(&self) -> bool {
+        matches!(self, Self::Describe(DescribeError::Resource(ResourceError::NotInCluster { .. })))
+    }
+
     /// A short name for counters and answers.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
@@ -133,7 +138,7 @@ pub struct Entry {
 ///
 /// # Errors
 /// When it is no entry, or a part of it can't be used.
-pub fn parse_entry(text: &[u8]) -> Result<Entry, EntryError> {
+pub fn parse_entry(resolver: &Resolver, text: &[u8]) -> Result<Entry, EntryError> {
     const FIELDS: [&str; 7] = ["namespace", "resource", "name", "metric", "value", "timestamp", "labels"];
     let mut given: [Option<&[u8]>; FIELDS.len()] = [None; FIELDS.len()];
     for (name, value) in object_members(text, MEMBERS_MAX)? {
@@ -150,7 +155,7 @@ pub fn parse_entry(text: &[u8]) -> Result<Entry, EntryError> {
     let name = required("name", name)?;
     let metric = required("metric", metric)?;
     let value = value.ok_or(EntryError::MissingField { name: "value" })?;
-    let object = describe(namespace.as_deref().filter(|n| !n.is_empty()), &resource, &name)?;
+    let object = describe(resolver, namespace.as_deref().filter(|n| !n.is_empty()), &resource, &name)?;
     let extra = labels.map(parse_labels).transpose()?.unwrap_or_default();
     Ok(Entry {
         labels: object.labels(&metric, &extra)?,
@@ -223,6 +228,8 @@ pub struct ParsedBatch {
     refused: Vec<Refused>,
     /// How many were refused for each reason.
     refused_by_reason: BTreeMap<&'static str, usize>,
+    /// Whether an entry names a resource that the cluster does not have, as far as is known.
+    pub names_unknown_resources: bool,
     /// The custom resources that good entries describe, and whether their objects lie in namespaces.
     pub custom_resources: BTreeMap<(String, bool), Resource>,
 }
@@ -232,7 +239,8 @@ impl ParsedBatch {
     ///
     /// # Errors
     /// When the body is refused as a whole.
-    pub fn parse(body: &[u8], scope: &Scope) -> Result<Self, BatchError> {
+    pub fn parse(resolver: &Resolver, body: &[u8], scope: &Scope) -> Result<Self, BatchError> {
+        let resolvers = [resolver.clone(), resolver.clone().terse()];
         let mut parsed = Self::default();
         match body.trim_ascii_start().first() {
             None => return Err(BatchError::Empty),
@@ -242,7 +250,7 @@ impl ParsedBatch {
                     JsonError::Expected { .. } => BatchError::Array(error),
                 })?;
                 for (place, element) in elements.into_iter().enumerate() {
-                    parsed.add(place + 1, element, scope);
+                    parsed.add(&resolvers, place + 1, element, scope);
                 }
             }
             Some(_) => {
@@ -252,19 +260,21 @@ impl ParsedBatch {
                     if count == ENTRIES_MAX {
                         return Err(BatchError::TooMany);
                     }
-                    parsed.add(place + 1, line, scope);
+                    parsed.add(&resolvers, place + 1, line, scope);
                 }
             }
         }
         Ok(parsed)
     }
 
-    fn add(&mut self, line: usize, text: &[u8], scope: &Scope) {
+    fn add(&mut self, [full, terse]: &[Resolver; 2], line: usize, text: &[u8], scope: &Scope) {
         let in_scope = |entry: Entry| match entry.object.scope_namespace() {
             namespace if scope.allows(namespace) => Ok(entry),
             namespace => Err(EntryError::OutOfScope { namespace: namespace.unwrap_or_default().to_owned() }),
         };
-        match parse_entry(text).and_then(in_scope) {
+        // What is only counted needs no explanation.
+        let resolver = if self.refused.len() < LISTED_MAX { full } else { terse };
+        match parse_entry(resolver, text).and_then(in_scope) {
             Ok(entry) => {
                 let resource = &entry.object.resource;
                 if resource.is_custom() {
@@ -275,6 +285,7 @@ impl ParsedBatch {
                 self.lines.push(line);
             }
             Err(error) => {
+                self.names_unknown_resources |= error.is_not_in_cluster();
                 *self.refused_by_reason.entry(error.reason()).or_default() += 1;
                 if self.refused.len() < LISTED_MAX {
                     self.refused.push(Refused { line, reason: error.reason(), message: error.to_string() });
@@ -314,7 +325,7 @@ mod tests {
     const GOOD: &str = r#"{"namespace":"default","resource":"pods","name":"p1","metric":"rps","value":"300m","timestamp":1795338120000,"labels":{"verb":"GET"}}"#;
 
     fn parse(body: &str) -> ParsedBatch {
-        ParsedBatch::parse(body.as_bytes(), &Scope::All).expect("a batch")
+        ParsedBatch::parse(&Resolver::default(), body.as_bytes(), &Scope::All).expect("a batch")
     }
 
     fn reasons(parsed: ParsedBatch) -> Vec<(usize, &'static str)> {
@@ -323,7 +334,7 @@ mod tests {
 
     #[test]
     fn entries_are_read() {
-        let entry = parse_entry(GOOD.as_bytes()).expect("read");
+        let entry = parse_entry(&Resolver::default(), GOOD.as_bytes()).expect("read");
         assert_eq!(entry.labels.to_string(), r#"rps{namespace="default",pod="p1",verb="GET"}"#);
         assert_eq!((entry.timestamp_ms, entry.value), (Some(1_795_338_120_000), 0.3));
         for (text, labels) in [
@@ -337,7 +348,8 @@ mod tests {
                 "m{node=\"ä \\\"\"}",
             ),
         ] {
-            let entry = parse_entry(text.as_bytes()).unwrap_or_else(|error| panic!("{text}: {error}"));
+            let entry = parse_entry(&Resolver::default(), text.as_bytes())
+                .unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(entry.labels.to_string(), labels);
         }
     }
@@ -372,7 +384,7 @@ mod tests {
             (edit("p1", "*"), "bad_object"),
             (edit("rps", ""), "bad_object"),
         ] {
-            let error = parse_entry(text.as_bytes()).expect_err(&text);
+            let error = parse_entry(&Resolver::default(), text.as_bytes()).expect_err(&text);
             assert_eq!(error.reason(), reason, "{text}: {error}");
             assert!(error.to_string().len() < 400, "{error}");
         }
@@ -391,7 +403,9 @@ mod tests {
 
     #[test]
     fn some_bodies_are_refused_as_a_whole() {
-        let error = |body: &str| ParsedBatch::parse(body.as_bytes(), &Scope::All).expect_err("refused");
+        let error = |body: &str| {
+            ParsedBatch::parse(&Resolver::default(), body.as_bytes(), &Scope::All).expect_err("refused")
+        };
         assert_eq!(error(" \n "), BatchError::Empty);
         assert!(matches!(error(&format!("[{GOOD}")), BatchError::Array(_)));
         assert!(matches!(error(&format!("[{GOOD}] junk")), BatchError::Array(_)));
@@ -413,7 +427,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let _ = ParsedBatch::parse(&body, &Scope::All);
+            let _ = ParsedBatch::parse(&Resolver::default(), &body, &Scope::All);
         }
 
         #[test]
@@ -427,7 +441,7 @@ mod tests {
                 "namespace": namespace, "resource": "pods", "name": name, "metric": metric,
                 "value": value, "timestamp": timestamp_ms, "labels": {"l": label},
             });
-            let entry = parse_entry(text.to_string().as_bytes()).expect("read");
+            let entry = parse_entry(&Resolver::default(), text.to_string().as_bytes()).expect("read");
             prop_assert_eq!(entry.value, value as f64);
             prop_assert_eq!(entry.timestamp_ms, Some(timestamp_ms));
             prop_assert_eq!(entry.labels.get("l"), Some(label.as_str()));

@@ -1,6 +1,7 @@
 //! The address of a pushed value: which object, which metric.
 
 use crate::kubernetes::described::{DescribeError, DescribedObject, describe_path};
+use crate::kubernetes::mapping::Resolver;
 use crate::text::start_of;
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
@@ -28,7 +29,7 @@ pub enum PathError {
 ///
 /// # Errors
 /// When the path has another form, or a part that can't be used.
-pub fn parse(path: &str) -> Result<(DescribedObject, String), PathError> {
+pub fn parse(resolver: &Resolver, path: &str) -> Result<(DescribedObject, String), PathError> {
     // More segments than the longest form has are not looked at.
     const SEGMENTS_MAX: usize = 6;
     let rest = path.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix('/'));
@@ -39,7 +40,7 @@ pub fn parse(path: &str) -> Result<(DescribedObject, String), PathError> {
             .map_err(|_| PathError::NotUtf8 { segment: start_of(segment) })
     });
     let segments: Vec<_> = segments.collect::<Result<_, _>>()?;
-    Ok(describe_path(&segments)?)
+    Ok(describe_path(resolver, &segments)?)
 }
 
 #[cfg(test)]
@@ -49,7 +50,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn series(path: &str) -> String {
-        let (object, metric) = parse(path).expect("a path");
+        let (object, metric) = parse(&Resolver::default(), path).expect("a path");
         object.labels(&metric, &[]).expect("labels").to_string()
     }
 
@@ -79,11 +80,11 @@ mod tests {
             "/write-metrics/namespaces/x/pods/p/m/more",
             "/write-metrics/a/b/c/d",
         ] {
-            let error = parse(path).expect_err(path);
+            let error = parse(&Resolver::default(), path).expect_err(path);
             assert_eq!(error, PathError::Describe(DescribeError::Path), "{path}");
             assert_eq!(error.to_string().matches("{metric}").count(), 3, "{error}");
         }
-        let error = |path| parse(path).expect_err("refused");
+        let error = |path| parse(&Resolver::default(), path).expect_err("refused");
         assert!(matches!(error("/write-metrics/nodes/n/%ff"), PathError::NotUtf8 { .. }));
         for path in ["/write-metrics/nodes//m", "/write-metrics/nodes/%2A/m", "/write-metrics/nodes/a%2Fb/m"]
         {
@@ -94,7 +95,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_path_panics(path in "(/write-metrics)?[/a-z%0-9*]{0,40}") {
-            let _ = parse(&path);
+            let _ = parse(&Resolver::default(), &path);
         }
 
         #[test]
@@ -104,7 +105,7 @@ mod tests {
             let encode = |part: &String| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string();
             let [namespace, name, metric] = [&parts[0], &parts[1], &parts[2]].map(encode);
             let path = format!("/write-metrics/namespaces/{namespace}/pods/{name}/{metric}");
-            let (object, metric) = parse(&path).expect("a path");
+            let (object, metric) = parse(&Resolver::default(), &path).expect("a path");
             prop_assert_eq!(object.namespace.as_ref(), Some(&parts[0]));
             prop_assert_eq!((&object.name, &metric), (&parts[1], &parts[2]));
         }

@@ -3,7 +3,9 @@
 use super::params::{ParamsError, WriteParams};
 use super::path::{self, PathError};
 use crate::kubernetes::described::{DescribeError, DescribedObject};
+use crate::kubernetes::mapping::Resolver;
 use crate::kubernetes::quantity::{Quantity, QuantityError};
+use crate::kubernetes::resources::ResourceError;
 use lookback_storage::{Labels, WriteBatch};
 use thiserror::Error;
 
@@ -50,6 +52,15 @@ impl PushError {
         }
     }
 
+    /// Whether the cluster does not have the resource, as far as is known.
+    #[must_use]
+    pub const fn is_not_in_cluster(&self) -> bool {
+        matches!(
+            self,
+            Self::Path(PathError::Describe(DescribeError::Resource(ResourceError::NotInCluster { .. })))
+        )
+    }
+
     /// Whether there is nothing at this path, rather than something wrong with the push.
     #[must_use]
     pub const fn is_not_found(&self) -> bool {
@@ -62,8 +73,8 @@ impl Push {
     ///
     /// # Errors
     /// When a part of it can't be used.
-    pub fn parse(path: &str, query: &str, body: &[u8]) -> Result<Self, PushError> {
-        let (object, metric) = path::parse(path)?;
+    pub fn parse(resolver: &Resolver, path: &str, query: &str, body: &[u8]) -> Result<Self, PushError> {
+        let (object, metric) = path::parse(resolver, path)?;
         let WriteParams { labels, timestamp_ms } = WriteParams::parse(query)?;
         let labels = object.labels(&metric, &labels)?;
         let value = Quantity::from_json(body)?.value()?;
@@ -95,7 +106,7 @@ mod tests {
             (path, "labels=node=x", "1", "bad_labels"),
             (path, "", "{\"Value\":42}", "bad_quantity"),
         ] {
-            let error = Push::parse(path, query, body.as_bytes()).expect_err(body);
+            let error = Push::parse(&Resolver::default(), path, query, body.as_bytes()).expect_err(body);
             assert_eq!(error.reason(), reason);
         }
     }
@@ -103,7 +114,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let _ = Push::parse("/write-metrics/nodes/n1/load", "", &body);
+            let _ = Push::parse(&Resolver::default(), "/write-metrics/nodes/n1/load", "", &body);
         }
     }
 }

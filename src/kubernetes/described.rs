@@ -6,7 +6,8 @@
 //! namespaces/{ns}/metrics/{metric}             {__name__, namespace}
 //! ```
 
-use super::resources::{NAMESPACE_LABEL, RESOURCE_INFO_METRIC, Resource, ResourceError, resolve};
+use super::mapping::Resolver;
+use super::resources::{NAMESPACE_LABEL, RESOURCE_INFO_METRIC, Resource, ResourceError};
 use crate::text::start_of;
 use lookback_storage::{LabelError, Labels, METRIC_NAME_LABEL};
 use thiserror::Error;
@@ -77,8 +78,12 @@ pub enum DescribeError {
 ///
 /// # Errors
 /// When the path has none of the known forms or a name in it can't be used.
-pub fn describe_path(segments: &[impl AsRef<str>]) -> Result<(DescribedObject, String), DescribeError> {
+pub fn describe_path(
+    resolver: &Resolver,
+    segments: &[impl AsRef<str>],
+) -> Result<(DescribedObject, String), DescribeError> {
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+    let describe = |namespace, resource, name| describe(resolver, namespace, resource, name);
     let (object, metric) = match segments.as_slice() {
         ["namespaces", namespace, "metrics", metric] => (describe(None, "namespaces", namespace)?, metric),
         ["namespaces", namespace, resource, name, metric] => {
@@ -91,17 +96,18 @@ pub fn describe_path(segments: &[impl AsRef<str>]) -> Result<(DescribedObject, S
     Ok((object, (*metric).to_owned()))
 }
 
-/// The object by its parts. A built-in resource of the whole cluster (a node) stands without its
-/// namespace even where one is given; a custom resource is namespaced where one is given.
+/// The object by its parts. A resource of the whole cluster (a node) stands without its namespace even
+/// where one is given; a custom resource of which no cluster tells is namespaced where one is given.
 ///
 /// # Errors
 /// When the resource is unknown, a name can't be used, or a namespaced resource has no namespace.
 pub fn describe(
+    resolver: &Resolver,
     namespace: Option<&str>,
     resource: &str,
     name: &str,
 ) -> Result<DescribedObject, DescribeError> {
-    let resource = resolve(resource)?;
+    let resource = resolver.resolve(resource)?;
     if let Some(namespace) = namespace {
         check_name("namespace", namespace, NAME_BYTES_MAX)?;
     }
@@ -168,7 +174,8 @@ mod tests {
 
     fn series(path: &str) -> String {
         let segments: Vec<&str> = path.split('/').collect();
-        let (object, metric) = describe_path(&segments).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let (object, metric) =
+            describe_path(&Resolver::default(), &segments).unwrap_or_else(|e| panic!("{path}: {e}"));
         object.labels(&metric, &[]).expect("labels").to_string()
     }
 
@@ -196,7 +203,7 @@ mod tests {
     fn other_paths_and_names_are_refused_with_what_to_send() {
         let refused = |path: &str| {
             let segments: Vec<&str> = path.split('/').collect();
-            describe_path(&segments).expect_err(path)
+            describe_path(&Resolver::default(), &segments).expect_err(path)
         };
         for path in ["", "m", "a/b", "namespaces/x/pods/p1", "namespaces/x/pods/p1/m/more"] {
             let error = refused(path);
@@ -221,7 +228,7 @@ mod tests {
 
     #[test]
     fn metric_labels_are_added_but_never_change_whose_metric_it_is() {
-        let object = describe(Some("default"), "pods", "p1").expect("object");
+        let object = describe(&Resolver::default(), Some("default"), "pods", "p1").expect("object");
         let labels = |label: &str| object.labels("rps", &[(label.to_owned(), "x".to_owned())]);
         assert_eq!(
             labels("verb").expect("labels").to_string(),
@@ -235,7 +242,7 @@ mod tests {
         let twice = [("a".to_owned(), "1".to_owned()), ("a".to_owned(), "2".to_owned())];
         assert!(matches!(object.labels("rps", &twice), Err(DescribeError::Labels(_))));
         assert_eq!(object.labels(RESOURCE_INFO_METRIC, &[]), Err(DescribeError::ReservedMetric));
-        let node = describe(None, "nodes", "n1").expect("object");
+        let node = describe(&Resolver::default(), None, "nodes", "n1").expect("object");
         let namespace = [("namespace".to_owned(), "x".to_owned())];
         assert!(matches!(node.labels("m", &namespace), Err(DescribeError::ReservedLabel { .. })));
     }
@@ -243,7 +250,10 @@ mod tests {
     #[test]
     fn a_namespace_is_written_with_its_own_credentials() {
         let of = |namespace, resource, name| {
-            describe(namespace, resource, name).expect("object").scope_namespace().map(str::to_owned)
+            describe(&Resolver::default(), namespace, resource, name)
+                .expect("object")
+                .scope_namespace()
+                .map(str::to_owned)
         };
         assert_eq!(of(None, "namespaces", "x"), Some("x".to_owned()));
         assert_eq!(of(Some("x"), "pods", "p"), Some("x".to_owned()));
@@ -255,7 +265,7 @@ mod tests {
         fn no_path_panics_and_what_is_understood_can_be_stored(
             segments in proptest::collection::vec("namespaces|metrics|pods|nodes|[a-z]{1,3}\\.io\\.x|\\PC{0,6}", 0..7),
         ) {
-            if let Ok((object, metric)) = describe_path(&segments) {
+            if let Ok((object, metric)) = describe_path(&Resolver::default(), &segments) {
                 let labels = object.labels(&metric, &[]).expect("stored");
                 prop_assert_eq!(labels.get(&object.resource.label), Some(object.name.as_str()));
                 prop_assert_eq!(labels.get("namespace"), object.scope_namespace());

@@ -32,8 +32,8 @@ pub struct Resource {
     pub version: Cow<'static, str>,
     /// The label that names the object.
     pub label: Cow<'static, str>,
-    /// Whether its objects lie in namespaces; `None` for custom resources, where the way they are
-    /// pushed says so.
+    /// Whether its objects lie in namespaces; `None` for custom resources of which no cluster says so:
+    /// there the way they are pushed does.
     pub namespaced: Option<bool>,
 }
 
@@ -66,8 +66,8 @@ impl Resource {
 
     /// Whether it is not in the built-in table.
     #[must_use]
-    pub const fn is_custom(&self) -> bool {
-        self.namespaced.is_none()
+    pub fn is_custom(&self) -> bool {
+        !is_resource_label(&self.label)
     }
 }
 
@@ -83,6 +83,18 @@ pub enum ResourceError {
         /// What was asked for.
         resource: String,
     },
+    /// The cluster does not have it.
+    #[error(
+        "the cluster has no resource {resource:?}{}: name one as `kubectl api-resources` does, with its group; \
+         --allow-unknown-resources takes pushes of others too",
+        such_as(similar)
+    )]
+    NotInCluster {
+        /// What was asked for.
+        resource: String,
+        /// Names like it.
+        similar: Vec<String>,
+    },
     /// Not a resource's name at all.
     #[error(
         "{resource:?} can't be a resource: use at most {RESOURCE_BYTES_MAX} letters, digits, '-' and '.'"
@@ -91,6 +103,10 @@ pub enum ResourceError {
         /// The beginning of what was asked for.
         resource: String,
     },
+}
+
+fn such_as(names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!(", but ones such as {}", names.join(", ")) }
 }
 
 struct BuiltIn {
@@ -180,17 +196,11 @@ pub fn is_resource_label(label: &str) -> bool {
     BUILT_IN.iter().any(|row| row.singular == label)
 }
 
-/// The resource that a path names: `pod`, `pods`, `deployments`, `deployment.apps`,
-/// `widgets.example.com`, in any case.
-///
-/// Of a custom resource only the group and the plural are known; its kind is guessed by taking off the
-/// plural's ending (`widgets` → `Widget`, `policies` → `Policy`), its version as `v1`. Neither reaches
-/// a stored label.
+/// The name and the group of a resource in a path, in lower case.
 ///
 /// # Errors
-/// When it is neither in the table nor named with a group.
-pub fn resolve(text: &str) -> Result<Resource, ResourceError> {
-    let malformed = || ResourceError::Malformed { resource: start_of(text) };
+/// When it can't be a resource's name.
+pub fn split_name(text: &str) -> Result<(String, Option<String>), ResourceError> {
     let name_byte = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
     let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = text.as_bytes();
@@ -200,22 +210,41 @@ pub fn resolve(text: &str) -> Result<Resource, ResourceError> {
         || !edge(bytes.last())
         || text.contains("..")
     {
-        return Err(malformed());
+        return Err(ResourceError::Malformed { resource: start_of(text) });
     }
     let text = text.to_ascii_lowercase();
-    let (name, group) = match text.split_once('.') {
-        Some((name, group)) => (name, Some(group)),
-        None => (text.as_str(), None),
-    };
+    Ok(match text.split_once('.') {
+        Some((name, group)) => (name.to_owned(), Some(group.to_owned())),
+        None => (text, None),
+    })
+}
+
+/// The resource of the built-in table that a name, in lower case, and a group mean.
+#[must_use]
+pub fn resolve_in_table(name: &str, group: Option<&str>) -> Option<Resource> {
     let in_table =
         |row: &&BuiltIn| (row.plural == name || row.singular == name) && group.is_none_or(|g| g == row.group);
-    if let Some(row) = BUILT_IN.iter().find(in_table) {
-        return Ok(row.resource());
+    BUILT_IN.iter().find(in_table).map(BuiltIn::resource)
+}
+
+/// The resource that a path names where no cluster can be asked: `pod`, `pods`, `deployments`,
+/// `deployment.apps`, `widgets.example.com`, in any case. See [`super::mapping`] for where one can.
+///
+/// Of a custom resource only the group and the plural are known; its kind is guessed by taking off the
+/// plural's ending (`widgets` → `Widget`, `policies` → `Policy`), its version as `v1`. Neither reaches
+/// a stored label.
+///
+/// # Errors
+/// When it is neither in the table nor named with a group.
+pub fn resolve(text: &str) -> Result<Resource, ResourceError> {
+    let (name, group) = split_name(text)?;
+    if let Some(resource) = resolve_in_table(&name, group.as_deref()) {
+        return Ok(resource);
     }
     match group {
         // The group of a custom resource is a domain with at least one dot; those without are Kubernetes' own.
-        Some(group) if group.contains('.') => Ok(custom(name, group)),
-        _ => Err(ResourceError::Unknown { resource: text }),
+        Some(group) if group.contains('.') => Ok(custom(&name, &group)),
+        _ => Err(ResourceError::Unknown { resource: text.to_ascii_lowercase() }),
     }
 }
 

@@ -92,6 +92,12 @@ impl Requirements {
         Self(labels.chain(expressions).collect())
     }
 
+    /// Nothing is required.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// Whether every label set has what is required.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -16,7 +16,8 @@
 
 use crate::http::error::ApiError;
 use crate::kubernetes::discovery::{CUSTOM_METRICS_GROUP, Version};
-use crate::kubernetes::resources::{Resource, resolve};
+use crate::kubernetes::mapping::Resolver;
+use crate::kubernetes::resources::{Resource, ResourceError};
 use percent_encoding::percent_decode_str;
 
 /// What is asked.
@@ -47,11 +48,35 @@ pub struct Values {
     pub metric: Option<String>,
 }
 
+/// Why a path asks nothing.
+#[derive(Debug)]
+pub enum PathError {
+    /// It names no resource.
+    Resource(ResourceError),
+    /// It has no valid form.
+    Form(ApiError),
+}
+
+impl From<ApiError> for PathError {
+    fn from(error: ApiError) -> Self {
+        Self::Form(error)
+    }
+}
+
+impl From<PathError> for ApiError {
+    fn from(error: PathError) -> Self {
+        match error {
+            PathError::Resource(error) => Self::not_found(error.to_string()),
+            PathError::Form(error) => error,
+        }
+    }
+}
+
 /// The question of a request's path, as sent.
 ///
 /// # Errors
 /// 404 for what is no route or resource here, 400 for a path of no valid form.
-pub fn parse_path(path: &str) -> Result<Question, ApiError> {
+pub fn parse_path(resolver: &Resolver, path: &str) -> Result<Question, PathError> {
     let segments = segments(path)?;
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     match segments.as_slice() {
@@ -59,9 +84,13 @@ pub fn parse_path(path: &str) -> Result<Question, ApiError> {
         ["apis", CUSTOM_METRICS_GROUP] => Ok(Question::Group),
         ["apis", CUSTOM_METRICS_GROUP, version, object @ ..] => {
             let version = Version::of(version).ok_or_else(no_such_route)?;
-            if object.is_empty() { Ok(Question::Resources(version)) } else { values(version, object) }
+            if object.is_empty() {
+                Ok(Question::Resources(version))
+            } else {
+                values(resolver, version, object)
+            }
         }
-        _ => Err(no_such_route()),
+        _ => Err(no_such_route().into()),
     }
 }
 
@@ -82,9 +111,9 @@ fn segments(path: &str) -> Result<Vec<String>, ApiError> {
     path.split('/').map(|segment| decode(segment).map_err(|_| invalid())).collect()
 }
 
-fn values(version: Version, object: &[&str]) -> Result<Question, ApiError> {
+fn values(resolver: &Resolver, version: Version, object: &[&str]) -> Result<Question, PathError> {
     if object.iter().any(|segment| segment.is_empty()) {
-        return Err(invalid());
+        return Err(invalid().into());
     }
     let (namespace, resource, name, metric) = match object {
         ["namespaces", namespace, "metrics", metric] => (None, "namespaces", *namespace, Some(*metric)),
@@ -93,17 +122,17 @@ fn values(version: Version, object: &[&str]) -> Result<Question, ApiError> {
         }
         ["namespaces", namespace, resource, name] => (Some(*namespace), *resource, *name, None),
         ["namespaces", "*", metric] => (None, "namespaces", "*", Some(*metric)),
-        ["namespaces", _, _] => return Err(invalid()),
-        ["namespaces", _] => return Err(no_such_route()),
+        ["namespaces", _, _] => return Err(invalid().into()),
+        ["namespaces", _] => return Err(no_such_route().into()),
         [resource, name, metric] => (None, *resource, *name, Some(*metric)),
         [resource, name] => (None, *resource, *name, None),
-        _ => return Err(no_such_route()),
+        _ => return Err(no_such_route().into()),
     };
     let every = name == "*";
     if every && metric.is_none() {
-        return Err(invalid());
+        return Err(invalid().into());
     }
-    let resource = resolve(resource).map_err(|error| ApiError::not_found(error.to_string()))?;
+    let resource = resolver.resolve(resource).map_err(PathError::Resource)?;
     Ok(Question::Values(Box::new(Values {
         version,
         namespace: namespace.map(str::to_owned),
@@ -123,7 +152,8 @@ mod tests {
 
     /// namespace, resource, name, metric
     fn asked(rest: &str) -> [String; 4] {
-        let question = parse_path(&format!("{BASE}{rest}")).unwrap_or_else(|e| panic!("{rest}: {e:?}"));
+        let question = parse_path(&Resolver::default(), &format!("{BASE}{rest}"))
+            .unwrap_or_else(|e| panic!("{rest}: {e:?}"));
         let Question::Values(values) = question else { panic!("{rest}: {question:?}") };
         let shown = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         let resource = values.resource.group_resource();
@@ -151,10 +181,13 @@ mod tests {
             assert_eq!(asked(rest), expected.map(str::to_owned), "{rest}");
         }
         for slash in ["", "/"] {
-            assert_eq!(parse_path(&format!("/apis{slash}")).ok(), Some(Question::Groups));
+            assert_eq!(
+                parse_path(&Resolver::default(), &format!("/apis{slash}")).ok(),
+                Some(Question::Groups)
+            );
             let group = format!("/apis/custom.metrics.k8s.io{slash}");
-            assert_eq!(parse_path(&group).ok(), Some(Question::Group));
-            let version = parse_path(&format!("{BASE}{slash}")).ok();
+            assert_eq!(parse_path(&Resolver::default(), &group).ok(), Some(Question::Group));
+            let version = parse_path(&Resolver::default(), &format!("{BASE}{slash}")).ok();
             assert_eq!(version, Some(Question::Resources(Version::V1Beta2)));
         }
     }
@@ -175,10 +208,12 @@ mod tests {
             ("/apis/custom.metrics.k8s.io/v1beta2/namespaces//pods/p/m", invalid),
             ("/apis/custom.metrics.k8s.io/v1beta2/nodes/%FF/m", invalid),
         ] {
-            let error = parse_path(path).expect_err(path);
+            let error = ApiError::from(parse_path(&Resolver::default(), path).expect_err(path));
             assert_eq!((error.code, error.message.as_str()), (code, message), "{path}");
         }
-        let unknown = parse_path(&format!("{BASE}/namespaces/x/podz/p/m")).expect_err("unknown");
+        let unknown =
+            parse_path(&Resolver::default(), &format!("{BASE}/namespaces/x/podz/p/m")).expect_err("unknown");
+        let unknown = ApiError::from(unknown);
         assert_eq!(unknown.code, StatusCode::NOT_FOUND);
         assert!(unknown.message.contains("podz"), "{unknown:?}");
     }
@@ -186,8 +221,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_path_panics(path in "\\PC{0,40}", rest in "(/(namespaces|pods|\\*|%2A|%|[a-z.]{0,8})){0,7}") {
-            let _ = parse_path(&path);
-            let _ = parse_path(&format!("{BASE}{rest}"));
+            let _ = parse_path(&Resolver::default(), &path);
+            let _ = parse_path(&Resolver::default(), &format!("{BASE}{rest}"));
         }
     }
 }

@@ -229,7 +229,11 @@ async fn errors_are_statuses_in_the_words_of_the_contract() {
     for (path, code, start) in [
         (format!("{ns}/pods/*/rps?metricLabelSelector=a+in"), 400, "unable to parse requirement: "),
         (format!("{ns}/pods/*/rps?labelSelector=!!"), 400, "unable to parse requirement: "),
-        (format!("{ns}/pods/*/rps?labelSelector=app%3Dweb"), 501, "labelSelector is not served yet"),
+        (
+            format!("{ns}/pods/*/rps?labelSelector=app%3Dweb"),
+            501,
+            "labelSelector is served only in a cluster",
+        ),
         (format!("{ns}/podz/p/rps"), 404, "unknown resource \"podz\""),
         ("/v1beta2/pods/p1/rps".to_owned(), 404, "pods lie in namespaces"),
         (format!("{ns}/pods/p1/rps?labelSelector=a&labelSelector=b"), 400, ""),

@@ -5,6 +5,7 @@ use super::path::Values;
 use crate::app::App;
 use crate::http::error::ApiError;
 use crate::kubernetes::catalog::Snapshot;
+use crate::kubernetes::objects::Known;
 use crate::kubernetes::quantity::Quantity;
 use crate::kubernetes::resources::{NAMESPACE_LABEL, RESOURCE_INFO_METRIC};
 use crate::kubernetes::selector::{self, Requirements};
@@ -14,7 +15,7 @@ use crate::query::latest::{ObjectValue, Rule, object_values};
 use crate::store::{Context, LabelsRequest, Latest, RangeRequest};
 use crate::time::whole_ms;
 use kube::core::Selector;
-use lookback_storage::{Aggregation, METRIC_NAME_LABEL, Matcher};
+use lookback_storage::{Aggregation, Labels, METRIC_NAME_LABEL, Matcher};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -50,6 +51,10 @@ pub(super) struct Asking<'a> {
     pub(super) snapshot: &'a Snapshot,
     /// Selects series by their metric labels.
     pub(super) of_series: &'a Selector,
+    /// The objects that there are; `None`: not known. What is no more is left out.
+    pub(super) objects: Option<&'a Known>,
+    /// Selects objects by their labels.
+    pub(super) of_objects: &'a Selector,
 }
 
 /// The answer, and what to say beside it.
@@ -95,6 +100,45 @@ impl Asking<'_> {
         [METRIC_NAME_LABEL, self.asked.resource.label.as_ref(), namespace]
     }
 
+    /// Namespace and name of the object that a series describes.
+    fn object_of<'l>(&self, labels: &'l Labels) -> Option<(&'l str, &'l str)> {
+        let namespace = if self.place.namespaced { labels.get(NAMESPACE_LABEL)? } else { "" };
+        Some((namespace, labels.get(&self.asked.resource.label)?))
+    }
+
+    /// Whether the object that a series describes is there, and is selected.
+    fn is_there(&self, labels: &Labels) -> bool {
+        let Some(objects) = self.objects else { return true };
+        let (objects, requirements) = (objects.read(), Requirements::of(self.of_objects));
+        let labels = self.object_of(labels).and_then(|(namespace, name)| objects.get(namespace, name));
+        labels.is_some_and(|labels| labels.has(&requirements))
+    }
+
+    /// Why the cluster's objects leave no value, if they do.
+    fn objects_excluded(&self) -> Option<String> {
+        let objects = self.objects?.read();
+        let requirements = Requirements::of(self.of_objects);
+        let namespace = self.asked.namespace.as_deref().filter(|_| self.place.namespaced).unwrap_or_default();
+        match &self.asked.name {
+            Some(name) => match objects.get(namespace, name) {
+                None => Some(
+                    "the cluster has no such object (what was written of it stays in the history)".to_owned(),
+                ),
+                Some(labels) if !labels.has(&requirements) => Some(format!(
+                    "the object's labels are not those of the labelSelector {}",
+                    self.of_objects
+                )),
+                Some(_) => None,
+            },
+            None if objects.count_selected(namespace, &requirements) > 0 => None,
+            None if requirements.is_empty() => Some("the cluster has no such objects there".to_owned()),
+            None => {
+                let all = objects.count_selected(namespace, &Requirements::none());
+                Some(format!("the labelSelector {} selects none of the {all} objects there", self.of_objects))
+            }
+        }
+    }
+
     fn object_values(&self, found: &[Latest]) -> Vec<ObjectValue> {
         let rule = Rule {
             described: self.asked.resource.label.as_ref(),
@@ -109,6 +153,14 @@ impl Asking<'_> {
         if !self.of_series.selects_all() {
             let requirements = Requirements::of(self.of_series);
             found.retain(|latest| requirements.select(&latest.labels, &self.identity()));
+        }
+        if let Some(objects) = self.objects {
+            let requirements = Requirements::of(self.of_objects);
+            let objects = objects.read();
+            found.retain(|latest| {
+                let labels = self.object_of(&latest.labels).and_then(|(of, name)| objects.get(of, name));
+                labels.is_some_and(|labels| labels.has(&requirements))
+            });
         }
         if self.asked.metric.is_none() {
             let not_before_ms = |metric: &str| policies.of(metric).not_before_ms(now_ms);
@@ -205,12 +257,17 @@ impl Asking<'_> {
             name: asked.name.as_deref(),
             namespace: asked.namespace.as_deref().filter(|_| self.place.namespaced),
             matchers: &matchers,
-            is_selected: &|latest| requirements.select(&latest.labels, &self.identity()),
+            is_selected: &|latest| {
+                requirements.select(&latest.labels, &self.identity()) && self.is_there(&latest.labels)
+            },
             resource_of_label: &|label| self.snapshot.resource_of_label(label),
             now_ms,
             not_before_ms,
         };
-        let why = why(self.app.store.as_ref(), self.context, &missing).await?;
+        let why = match self.objects_excluded() {
+            Some(why) => why,
+            None => why(self.app.store.as_ref(), self.context, &missing).await?.to_string(),
+        };
         if asked.name.is_none() && self.is_written(matchers.clone()).await? {
             return Ok(Some(format!("no value of the metric {metric} for {whose}: {why}")));
         }

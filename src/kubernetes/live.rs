@@ -1,0 +1,71 @@
+//! What is known of the cluster at present, kept up to date in the background.
+
+use super::cluster::Cluster;
+use super::live_mapping::LiveMapping;
+use super::objects::{Bounds, Known, NotKnown, Objects};
+use super::resources::Resource;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a question that needs the objects of a resource waits for its first list.
+const LISTING_WAIT: Duration = Duration::from_secs(2);
+
+/// Choices about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LiveSettings {
+    /// Pushes may name resources, with their group, that the cluster does not have.
+    pub unknown_resources_allowed: bool,
+}
+
+/// The cluster at present.
+pub struct Live {
+    /// The clients.
+    pub cluster: Cluster,
+    /// Which resources there are.
+    pub mapping: LiveMapping,
+    /// Which objects there are.
+    pub objects: Objects,
+}
+
+impl Live {
+    /// Of a cluster; nothing is asked yet.
+    #[must_use]
+    pub fn new(cluster: Cluster, settings: LiveSettings) -> Self {
+        let client = || cluster.lister.clone();
+        Self {
+            mapping: LiveMapping::new(client(), settings.unknown_resources_allowed),
+            objects: Objects::new(client(), Bounds::default()),
+            cluster,
+        }
+    }
+
+    /// The objects of a resource that a selector of labels is about.
+    ///
+    /// # Errors
+    /// When they are not known: nothing can be said of their labels.
+    pub async fn objects_to_select(&self, resource: &Resource) -> Result<Arc<Known>, NotKnown> {
+        self.objects.of(resource, LISTING_WAIT).await
+    }
+
+    /// The objects of a resource, if they are known at once; else they are soon.
+    pub async fn objects_if_known(&self, resource: &Resource) -> Option<Arc<Known>> {
+        // A resource that the cluster does not have has no objects to watch.
+        let is_watchable = self.mapping.mapping()?.can_be_watched(resource)?;
+        if is_watchable { self.objects.of(resource, Duration::ZERO).await.ok() } else { None }
+    }
+
+    /// Keeps it up to date until `shutdown`.
+    pub async fn keep_fresh(&self, shutdown: impl Future<Output = ()>) {
+        let pods = async {
+            if let Ok(pods) = super::resources::resolve("pods") {
+                // Begun at once, so that the first question finds them.
+                let _ = self.objects.of(&pods, Duration::ZERO).await;
+            }
+        };
+        tokio::select! {
+            () = shutdown => {}
+            ((), ()) = async { tokio::join!(pods, self.mapping.keep_fresh()) } => {}
+        }
+        self.objects.close();
+    }
+}

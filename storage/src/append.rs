@@ -1,6 +1,7 @@
 //! What a writer hands in, and what it is told.
 
 use crate::labels::Labels;
+use crate::retention::DEFAULT_CLASS;
 use thiserror::Error;
 
 /// Samples to append in one call. They are acknowledged together, once they are durable; a sample
@@ -72,13 +73,16 @@ pub enum Reject {
     },
     /// Older than everything that retention keeps.
     #[error(
-        "the timestamp {timestamp_ms} ms is older than the retention keeps (it begins at {oldest_ms} ms): raise --retention to take it"
+        "the timestamp {timestamp_ms} ms is older than the retention of class {class:?} keeps (it begins at {oldest_ms} ms): raise {} to take it",
+        if class == DEFAULT_CLASS { "--retention" } else { "what its rule keeps" }
     )]
     BeyondRetention {
         /// The sample's time.
         timestamp_ms: i64,
         /// The oldest time that is kept.
         oldest_ms: i64,
+        /// The retention class of its series.
+        class: String,
     },
     /// Older than the series' newest sample by more than the out-of-order window.
     #[error(

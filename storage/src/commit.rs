@@ -6,6 +6,7 @@ use crate::deletes::DeleteRecord;
 use crate::error::{Error, Result};
 use crate::labels::limits::SET_BYTES_MAX;
 use crate::log::{Delete, Group, Log, SeriesDefinition};
+use crate::retention::Retention;
 use crate::sample::Sample;
 use crate::series::{Inserted, Series};
 use crate::state::State;
@@ -183,6 +184,7 @@ impl Committer {
                 *series = self.state.resolve(labels);
             }
         }
+        let retention = self.state.retention();
         let mut report = WriteReport::default();
         let mut admitted = Vec::with_capacity(append.batch.samples.len());
         for (place, new) in append.batch.samples.iter().enumerate() {
@@ -194,7 +196,7 @@ impl Committer {
             };
             let given = new.timestamp_ms.is_some();
             let refused = given
-                .then(|| self.refuse(timestamp_ms, newest_ms, append.now_ms, append.out_of_order))
+                .then(|| self.refuse(&retention, series, timestamp_ms, append.now_ms, append.out_of_order))
                 .flatten();
             let sample = Sample::new(timestamp_ms, new.value);
             if let Some(reject) = refused {
@@ -211,8 +213,9 @@ impl Committer {
 
     fn refuse(
         &self,
+        retention: &Retention,
+        series: &Series,
         timestamp_ms: i64,
-        newest_ms: Option<i64>,
         now_ms: i64,
         out_of_order: OutOfOrder,
     ) -> Option<Reject> {
@@ -220,11 +223,13 @@ impl Committer {
         if timestamp_ms > now_ms.saturating_add(options.ahead_max_ms) {
             return Some(Reject::TooFarAhead { timestamp_ms, now_ms, ahead_max_ms: options.ahead_max_ms });
         }
-        if let Some(oldest_ms) = self.state.oldest_ms(now_ms).filter(|oldest| timestamp_ms < *oldest) {
-            return Some(Reject::BeyondRetention { timestamp_ms, oldest_ms });
+        let oldest_ms = retention.oldest_ms(series, now_ms);
+        if let Some(oldest_ms) = oldest_ms.filter(|oldest_ms| timestamp_ms < *oldest_ms) {
+            let class = retention.rule_of(series).class.clone();
+            return Some(Reject::BeyondRetention { timestamp_ms, oldest_ms, class });
         }
         let window_ms = options.out_of_order_window_ms;
-        let newest_ms = newest_ms.filter(|_| out_of_order == OutOfOrder::Window)?;
+        let newest_ms = series.newest_admitted_ms().filter(|_| out_of_order == OutOfOrder::Window)?;
         (timestamp_ms < newest_ms.saturating_sub(window_ms)).then_some(Reject::OutOfOrder {
             timestamp_ms,
             newest_ms,

@@ -15,6 +15,7 @@ use crate::merge::Quiet;
 use crate::options::Options;
 use crate::recover::{remove_orphans, replay, restore};
 use crate::resample::{Aggregation, Grid};
+use crate::retention::{DEFAULT_CLASS, RetentionError, RetentionRule, check_windows};
 use crate::sample::Sample;
 use crate::select::{ReadLimits, Selection, SeriesSamples};
 use crate::state::State;
@@ -60,6 +61,14 @@ pub struct Stats {
     pub partitions: u64,
     /// Blocks.
     pub blocks: u64,
+    /// Partitions that went before their time to make room, since the start.
+    pub partitions_dropped: u64,
+    /// Bytes that the store takes, as maintenance last found it.
+    pub used_bytes: u64,
+    /// Bytes that the store may take, if that is limited.
+    pub size_max_bytes: Option<u64>,
+    /// In how many milliseconds there is no room left, if the store goes on growing as it does.
+    pub full_in_ms: Option<i64>,
     /// Log groups made durable since the start.
     pub groups_committed: u64,
     /// Blocks left out because they are damaged.
@@ -87,6 +96,7 @@ impl Db {
             StoreRecord { format: crate::FORMAT_VERSION, uuid: new_uuid, partition_ms: options.partition_ms };
         let (index, store) = Index::open(&dir.join(INDEX_DIR), new_store)?;
         identity::check(dir, &store)?;
+        check_windows(DEFAULT_CLASS, &options.rollups, store.partition_ms)?;
         let loaded = index.load()?;
         let state = Arc::new(State::new(dir, options, store.partition_ms));
         let checkpoint = loaded.checkpoint;
@@ -119,8 +129,7 @@ impl Db {
             queued_samples,
             maintenance: Mutex::new(MaintenanceState {
                 next_block: checkpoint.next_block,
-                last_seal_ms: None,
-                quiet: Quiet::default(),
+                ..MaintenanceState::default()
             }),
             committer: Some(committer),
             _lock: lock,
@@ -263,6 +272,21 @@ impl Db {
         self.0.seal(&mut maintenance.next_block)
     }
 
+    /// Makes these the rules of retention, before the default of [`Options`]: reads, refusals, seals and
+    /// expiry go by them from now on.
+    ///
+    /// # Errors
+    /// When they can't be used; then the rules before hold on.
+    pub fn set_retention_rules(&self, rules: Vec<RetentionRule>) -> std::result::Result<(), RetentionError> {
+        self.0.state.set_rules(rules)
+    }
+
+    /// Tells the engine what time it is, as [`maintain`](Self::maintain) does: reads leave out what is
+    /// older than retention at that time.
+    pub fn tell_time(&self, now_ms: i64) {
+        self.0.state.told_ms.store(Some(now_ms));
+    }
+
     /// The store's identity.
     #[must_use]
     pub fn uuid(&self) -> Uuid {
@@ -273,7 +297,7 @@ impl Db {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let state = &self.0.state;
-        let blocks = state.blocks();
+        let (blocks, room) = (state.blocks(), *state.room.lock());
         let partitions: HashSet<(&str, i64)> =
             blocks.iter().map(|b| (b.record().class.as_str(), b.record().partition_start_ms)).collect();
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
@@ -287,6 +311,10 @@ impl Db {
             index_bytes: self.0.index.bytes(),
             partitions: partitions.len() as u64,
             blocks: blocks.len() as u64,
+            partitions_dropped: count(&state.counters.partitions_dropped),
+            used_bytes: room.used_bytes,
+            size_max_bytes: room.limit_bytes,
+            full_in_ms: room.full_in_ms,
             groups_committed: count(&state.counters.groups_committed),
             damaged_blocks: count(&state.counters.damaged_blocks),
             damaged_chunks: count(&state.counters.damaged_chunks),

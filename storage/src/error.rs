@@ -64,6 +64,9 @@ pub enum Error {
         /// Its reason.
         what: String,
     },
+    /// Rollups that do not fit the store.
+    #[error(transparent)]
+    Retention(#[from] crate::retention::RetentionError),
     /// More is waiting to be written than the queue holds.
     #[error("more writes are waiting than the queue holds: send again in a moment")]
     Overloaded,

@@ -62,11 +62,26 @@ pub(crate) fn bytes_below(path: &Path) -> u64 {
         .sum()
 }
 
-/// Bytes that an unprivileged process may still write to the volume of `path`.
-pub(crate) fn free_bytes(path: &Path) -> Result<u64> {
+/// A volume's size.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Volume {
+    /// Bytes in all.
+    pub(crate) bytes: u64,
+    /// Bytes that an unprivileged process may still write.
+    pub(crate) free_bytes: u64,
+}
+
+/// The size of the volume of `path`.
+pub(crate) fn volume(path: &Path) -> Result<Volume> {
     let volume = rustix::fs::statvfs(path)
         .map_err(|errno| Error::io("ask for the free space of", path)(errno.into()))?;
-    Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
+    let bytes = |blocks: u64| blocks.saturating_mul(volume.f_frsize);
+    Ok(Volume { bytes: bytes(volume.f_blocks), free_bytes: bytes(volume.f_bavail) })
+}
+
+/// Bytes that an unprivileged process may still write to the volume of `path`.
+pub(crate) fn free_bytes(path: &Path) -> Result<u64> {
+    Ok(volume(path)?.free_bytes)
 }
 
 #[cfg(test)]

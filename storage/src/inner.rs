@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::index::{Index, StoreRecord};
 use crate::log::LOG_DIR;
 use crate::merge::Quiet;
+use crate::room::Growth;
 use crate::state::State;
 use crossbeam::channel::Sender;
 use parking_lot::Mutex;
@@ -30,10 +31,14 @@ pub(crate) struct Inner {
 }
 
 /// Kept by maintenance from one run to the next, under its lock.
+#[derive(Default)]
 pub(crate) struct MaintenanceState {
     pub(crate) next_block: u64,
     pub(crate) last_seal_ms: Option<i64>,
     pub(crate) quiet: Quiet,
+    pub(crate) growth: Growth,
+    /// Whether it has been logged that there is no partition left to make room with.
+    pub(crate) told_of_no_room: bool,
 }
 
 impl Inner {

@@ -40,7 +40,8 @@
 //! | `inner` | an open store, which seals and maintenance work on |
 //! | `recover` | index and log brought into memory at the start |
 //! | `commit` | the one thread that changes the store: group commit |
-//! | `seal`, `merge`, `maintain` | memory to blocks; blocks to fewer; when, and expiry |
+//! | `seal`, `merge`, `maintain` | memory to blocks; blocks to fewer; what is done when |
+//! | `retention`, `expire`, `room` | rules and classes; what goes by age, and for want of room |
 //! | `select` | reads: memory and blocks merged |
 //! | `resample` | what a point of a resampled series is |
 //! | `state`, `registry`, `series`, `postings`, `deletes` | what is in memory |
@@ -60,6 +61,7 @@ mod commit;
 mod db;
 mod deletes;
 mod error;
+mod expire;
 mod files;
 mod identity;
 mod index;
@@ -75,6 +77,8 @@ mod postings;
 mod recover;
 mod registry;
 pub mod resample;
+mod retention;
+mod room;
 mod sample;
 mod seal;
 mod select;
@@ -89,6 +93,8 @@ pub use labels::{LabelError, Labels, METRIC_NAME_LABEL};
 pub use maintain::Maintained;
 pub use matcher::{MatchOp, Matcher, MatcherError};
 pub use options::Options;
+pub use retention::{DEFAULT_CLASS, KeepMs, RULES_MAX, RetentionError, RetentionRule, RollupWindows};
+pub use room::SizeMax;
 pub use resample::{Aggregation, Grid};
 pub use sample::{STALENESS_MARKER_BITS, Sample, sort_and_deduplicate};
 pub use select::{ReadLimits, Selection, SeriesSamples};

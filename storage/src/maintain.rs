@@ -1,13 +1,11 @@
 //! Maintenance: what the engine does in the background when it is told what time it is: expire,
 //! seal, merge (in `merge`), forget.
 
-use crate::block::BlockRecord;
 use crate::commit::Command;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::inner::{Inner, MaintenanceState};
 use crate::series::Series;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -29,7 +27,9 @@ impl Inner {
     pub(crate) fn maintain(&self, now_ms: i64) -> Result<Maintained> {
         self.state.undurable.expire(now_ms);
         let mut maintenance = self.maintenance.lock();
-        let mut done = Maintained { partitions_expired: self.expire(now_ms)?, ..Maintained::default() };
+        self.state.told_ms.store(Some(now_ms));
+        let partitions_expired = self.expire(now_ms)? + self.keep_to_size(&mut maintenance, now_ms)?;
+        let mut done = Maintained { partitions_expired, ..Maintained::default() };
         done.sealed = self.seal_if_due(now_ms, &mut maintenance)?;
         done.partitions_merged = self.merge_due(now_ms, &mut maintenance)?;
         if done.partitions_expired > 0 || done.sealed {
@@ -49,39 +49,6 @@ impl Inner {
             maintenance.last_seal_ms = Some(now_ms);
         }
         Ok(due)
-    }
-
-    /// Removes the partitions that lie wholly before what retention keeps.
-    fn expire(&self, now_ms: i64) -> Result<usize> {
-        let Some(oldest_ms) = self.state.oldest_ms(now_ms) else { return Ok(0) };
-        let expired = |record: &BlockRecord| {
-            record.partition_start_ms.saturating_add(self.state.partition_ms) <= oldest_ms
-        };
-        let all = self.state.blocks();
-        let mut quarantined = self.state.quarantined.lock();
-        let gone: Vec<BlockRecord> = all
-            .iter()
-            .map(|b| b.record())
-            .chain(quarantined.iter())
-            .filter(|r| expired(r))
-            .cloned()
-            .collect();
-        if gone.is_empty() {
-            return Ok(0);
-        }
-        let partitions: BTreeSet<(&str, i64)> =
-            gone.iter().map(|record| (record.class.as_str(), record.partition_start_ms)).collect();
-        for (class, partition_start_ms) in &partitions {
-            self.index.put_blocks(class, *partition_start_ms, &[])?;
-        }
-        self.index.sync()?;
-        self.state.set_blocks(all.iter().filter(|b| !expired(b.record())).cloned().collect());
-        quarantined.retain(|record| !expired(record));
-        let dirs: BTreeSet<_> = gone.iter().map(|record| record.partition_dir(&self.state.dir)).collect();
-        for dir in dirs {
-            files::remove_dir_all(&dir)?;
-        }
-        Ok(partitions.len())
     }
 
     /// Forgets series that have no sample left, neither in memory nor in a block.

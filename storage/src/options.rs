@@ -1,5 +1,9 @@
 //! How the engine is set up.
 
+use crate::retention::RollupWindows;
+use crate::room::SizeMax;
+use std::collections::BTreeSet;
+
 /// One minute in milliseconds.
 const MINUTE_MS: i64 = 60_000;
 
@@ -9,6 +13,12 @@ pub struct Options {
     /// How long samples are kept, in milliseconds: a lower bound, since whole partitions expire.
     /// `None`: for ever. Default 15 days.
     pub retention_ms: Option<i64>,
+    /// What is rolled up of series that no rule matches, and how long it is kept. Default nothing.
+    pub rollups: RollupWindows,
+    /// Names of counters besides those that end in `_total`: their rates are rolled up as well.
+    pub counters: BTreeSet<String>,
+    /// How much room the store may take: the oldest partitions go before it takes more. Default no limit.
+    pub size_max: Option<SizeMax>,
     /// How much older than its series' newest sample a sample may be. Default 1 hour.
     pub out_of_order_window_ms: i64,
     /// How far ahead of the clock a sample may be. Default 10 minutes.
@@ -32,6 +42,9 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             retention_ms: Some(15 * 24 * 60 * MINUTE_MS),
+            rollups: RollupWindows::new(),
+            counters: BTreeSet::new(),
+            size_max: None,
             out_of_order_window_ms: 60 * MINUTE_MS,
             ahead_max_ms: 10 * MINUTE_MS,
             partition_ms: 24 * 60 * MINUTE_MS,

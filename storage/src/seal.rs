@@ -14,14 +14,14 @@ use crate::inner::Inner;
 use crate::log;
 use crate::sample::Sample;
 use crate::series::Series;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// The retention class of samples that no rule puts elsewhere.
-pub(crate) const DEFAULT_CLASS: &str = "default";
+/// Samples of a series that are set aside to be sealed.
+type Frozen = Arc<Vec<Sample>>;
 
 impl Inner {
     /// Seals all samples in memory. The caller holds the maintenance lock.
@@ -58,7 +58,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes a block for each partition, durably, into `written`.
+    /// Writes a block for each class and partition, durably, into `written`.
     fn write_blocks(
         &self,
         series: &[Arc<Series>],
@@ -66,22 +66,29 @@ impl Inner {
         next_block: &mut u64,
         written: &mut Vec<Arc<Block>>,
     ) -> Result<()> {
-        let mut frozen: Vec<(u32, Arc<Vec<Sample>>)> =
-            series.iter().map(|series| (series.id, series.begin_seal())).collect();
+        let mut frozen: Vec<(&Series, Frozen)> =
+            series.iter().map(|series| (&**series, series.begin_seal())).collect();
         frozen.retain(|(_, samples)| !samples.is_empty());
-        frozen.sort_unstable_by_key(|(series, _)| *series);
-        let mut partitions = BTreeSet::new();
-        for (_, samples) in &frozen {
-            self.note_partitions(samples, &mut partitions);
+        frozen.sort_unstable_by_key(|(series, _)| series.id);
+        let retention = self.state.retention();
+        let mut by_class: BTreeMap<&str, Vec<(u32, Frozen)>> = BTreeMap::new();
+        for (series, samples) in frozen {
+            by_class.entry(&retention.rule_of(series).class).or_default().push((series.id, samples));
         }
-        for partition_start_ms in partitions {
-            let record = BlockRecord {
-                id: take_next(next_block),
-                class: DEFAULT_CLASS.to_owned(),
-                partition_start_ms,
-                sealed_seq: first_seq - 1,
-            };
-            written.push(Arc::new(self.write_block(record, &frozen)?));
+        for (class, frozen) in by_class {
+            let mut partitions = BTreeSet::new();
+            for (_, samples) in &frozen {
+                self.note_partitions(samples, &mut partitions);
+            }
+            for partition_start_ms in partitions {
+                let record = BlockRecord {
+                    id: take_next(next_block),
+                    class: class.to_owned(),
+                    partition_start_ms,
+                    sealed_seq: first_seq - 1,
+                };
+                written.push(Arc::new(self.write_block(record, &frozen)?));
+            }
         }
         self.index_new_series()
     }
@@ -91,7 +98,8 @@ impl Inner {
         let mut blocks = (*self.state.blocks()).clone();
         blocks.extend_from_slice(written);
         for block in written {
-            self.index_partition(DEFAULT_CLASS, block.record().partition_start_ms, &blocks)?;
+            let record = block.record();
+            self.index_partition(&record.class, record.partition_start_ms, &blocks)?;
         }
         for delete in self.state.deletes().iter() {
             self.index.put_delete(delete)?;
@@ -118,7 +126,7 @@ impl Inner {
     }
 
     /// Writes one block of what lies in its partition, series in rising order, durably, and opens it.
-    fn write_block(&self, record: BlockRecord, frozen: &[(u32, Arc<Vec<Sample>>)]) -> Result<Block> {
+    fn write_block(&self, record: BlockRecord, frozen: &[(u32, Frozen)]) -> Result<Block> {
         let partition_start_ms = record.partition_start_ms;
         let mut writer = BlockWriter::create(&self.state.dir, record, Stage::Young)?;
         for (series, samples) in frozen {

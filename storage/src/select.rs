@@ -124,6 +124,7 @@ impl State {
         end_ms: i64,
         samples_max: usize,
     ) -> Result<Option<Vec<Sample>>> {
+        let start_ms = start_ms.max(self.oldest_read_ms(&self.retention(), series));
         let (mut samples, mut in_memory) = (Vec::new(), Vec::new());
         series.read_head(start_ms, end_ms, &mut in_memory);
         let (deletes, blocks) = (self.deletes(), self.blocks());
@@ -171,8 +172,13 @@ impl State {
 
     /// The newest sample of each selected series, staleness markers included. Touches memory only.
     pub(crate) fn latest(&self, selection: Selection<'_>) -> Vec<(Arc<Labels>, Sample)> {
-        let series = self.select_series(selection);
-        series.iter().filter_map(|s| Some((Arc::clone(&s.labels), s.latest()?))).collect()
+        let (series, retention) = (self.select_series(selection), self.retention());
+        let latest = |series: &Arc<Series>| {
+            let sample = series.latest()?;
+            let kept = sample.timestamp_ms >= self.oldest_read_ms(&retention, series);
+            kept.then(|| (Arc::clone(&series.labels), sample))
+        };
+        series.iter().filter_map(latest).collect()
     }
 
     /// The newest sample of one series, found anew in memory and in blocks.

@@ -1,6 +1,7 @@
 //! One series in memory: its identity, its newest sample, and what is not yet sealed of it.
 
 use crate::labels::Labels;
+use crate::retention::RuleOfSeries;
 use crate::sample::{Sample, sort_and_deduplicate};
 use crossbeam::atomic::AtomicCell;
 use parking_lot::Mutex;
@@ -11,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) struct Series {
     pub(crate) id: u32,
     pub(crate) labels: Arc<Labels>,
+    /// Its retention rule.
+    pub(crate) rule: RuleOfSeries,
     /// Whether its definition is in the log or the index. Only the committer changes it.
     durable: AtomicBool,
     /// Whether it has been removed from the registry: a writer that still holds it must look again.
@@ -48,6 +51,7 @@ impl Series {
         Self {
             id,
             labels,
+            rule: RuleOfSeries::default(),
             durable: AtomicBool::new(durable),
             removed: AtomicBool::new(false),
             latest: AtomicCell::new(None),

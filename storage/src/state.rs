@@ -8,9 +8,12 @@ use crate::labels::Labels;
 use crate::options::Options;
 use crate::postings::Postings;
 use crate::registry::Registry;
+use crate::retention::Retention;
+use crate::room::Room;
 use crate::sample::Sample;
 use crate::series::{Inserted, Series};
 use crate::undurable::Undurable;
+use crossbeam::atomic::AtomicCell;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -23,6 +26,12 @@ pub(crate) struct State {
     pub(crate) options: Options,
     pub(crate) partition_ms: i64,
     pub(crate) registry: Registry,
+    /// The rules of retention; replaced as a whole.
+    pub(crate) retention: RwLock<Arc<Retention>>,
+    /// The time that maintenance was last told; `None` until then.
+    pub(crate) told_ms: AtomicCell<Option<i64>>,
+    /// What room there is, as maintenance last found it.
+    pub(crate) room: Mutex<Room>,
     /// Written for a moment when series come or go.
     pub(crate) postings: RwLock<Postings>,
     /// Replaced as a whole: a reader works on the set it took.
@@ -56,6 +65,8 @@ pub(crate) struct Counters {
     pub(crate) groups_committed: AtomicU64,
     /// Blocks left out because they are damaged.
     pub(crate) damaged_blocks: AtomicU64,
+    /// Partitions that went to make room.
+    pub(crate) partitions_dropped: AtomicU64,
     /// Chunks left out because they are damaged.
     pub(crate) damaged_chunks: AtomicU64,
 }
@@ -64,6 +75,9 @@ impl State {
     pub(crate) fn new(dir: &Path, options: Options, partition_ms: i64) -> Self {
         Self {
             dir: dir.to_owned(),
+            retention: RwLock::new(Arc::new(Retention::of(&options))),
+            told_ms: AtomicCell::new(None),
+            room: Mutex::default(),
             options,
             partition_ms,
             registry: Registry::default(),
@@ -125,11 +139,6 @@ impl State {
     /// Where the partition that holds this time begins.
     pub(crate) fn partition_start_ms(&self, timestamp_ms: i64) -> i64 {
         timestamp_ms.div_euclid(self.partition_ms).saturating_mul(self.partition_ms)
-    }
-
-    /// The oldest time that is kept.
-    pub(crate) fn oldest_ms(&self, now_ms: i64) -> Option<i64> {
-        self.options.retention_ms.map(|retention_ms| now_ms.saturating_sub(retention_ms))
     }
 
     /// Refuses to write while the volume is nearly full.

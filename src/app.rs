@@ -10,7 +10,7 @@ use crate::metadata::Metadata;
 use crate::query::freshness::{MetricRule, Policies};
 use crate::store::{Context, Scope, Store, StoreError, StoreStats};
 use crate::telemetry::Metrics;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +60,15 @@ impl Settings {
     #[must_use]
     pub fn latest_policies(&self) -> Policies<'_> {
         Policies { rules: &self.metric_rules, freshness: self.freshness }
+    }
+}
+
+impl Settings {
+    /// The names of counters among the usage sources.
+    #[must_use]
+    pub fn counters(&self) -> BTreeSet<String> {
+        let sources = self.usage_sources.values().flatten();
+        sources.filter(|source| source.counter).map(|source| source.series.clone()).collect()
     }
 }
 

@@ -5,10 +5,12 @@
 
 mod authentication;
 mod cluster;
+pub mod retention;
 mod settings_file;
 
 pub use authentication::AuthenticationArgs;
 pub use cluster::ClusterArgs;
+pub use retention::{Retention, RetentionArgs};
 pub use settings_file::SettingsError;
 
 use crate::app::Settings;
@@ -126,10 +128,9 @@ pub struct StoreArgs {
     #[arg(long, value_name = "DIR", env = "LOOKBACK_DATA_DIR", default_value = "./lookback-data")]
     pub data_dir: PathBuf,
 
-    /// How long samples are kept at least: 15d, 8w, or off to keep them for ever.
-    #[arg(long, value_name = "DURATION|off", env = "LOOKBACK_RETENTION", default_value = "15d",
-          value_parser = retention)]
-    pub retention: Retention,
+    /// How long what is kept.
+    #[command(flatten)]
+    pub keep: RetentionArgs,
 
     /// How much older than its series' newest sample a sample may be.
     #[arg(long, value_name = "DURATION", env = "LOOKBACK_OUT_OF_ORDER_WINDOW", default_value = "1h",
@@ -222,15 +223,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// How long samples are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retention {
-    /// At least this long; whole partitions expire.
-    AtLeast(Duration),
-    /// For ever.
-    Off,
-}
-
 impl ServeArgs {
     /// Where the Kubernetes APIs are served over TLS; `None`: nowhere.
     #[must_use]
@@ -257,13 +249,6 @@ impl ServeArgs {
 fn duration(text: &str) -> Result<Duration, String> {
     let duration_ms = parse_duration(text).map_err(|error| error.to_string())?;
     u64::try_from(duration_ms).map(Duration::from_millis).map_err(|error| error.to_string())
-}
-
-fn retention(text: &str) -> Result<Retention, String> {
-    if text == "off" {
-        return Ok(Retention::Off);
-    }
-    duration(text).map(Retention::AtLeast).map_err(|error| format!("{error}, or off"))
 }
 
 fn count(text: &str) -> Result<usize, String> {
@@ -318,7 +303,7 @@ mod tests {
         assert_eq!(args.store.data_dir, PathBuf::from("./lookback-data"));
         assert_eq!(args.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(args.secure_listen().map(|a| a.to_string()).as_deref(), Some("127.0.0.1:6443"));
-        assert_eq!(args.store.retention, Retention::AtLeast(Duration::from_secs(15 * 24 * 3600)));
+        assert_eq!(args.store.keep.retention, Retention::AtLeast(Duration::from_secs(15 * 24 * 3600)));
         assert_eq!(args.store.out_of_order_window, Duration::from_secs(3600));
         assert_eq!(args.secure.requestheader_username_headers, ["X-Remote-User"]);
         assert!(args.secure.requestheader_allowed_names.is_empty());
@@ -332,12 +317,18 @@ mod tests {
         let args = serve(&[
             "--secure-port=0",
             "--retention=off",
+            "--rollups=5m=90d,1h=off",
+            "--retention-size=80%",
             "--freshness=90s",
             "--points-max=7",
             "--requestheader-allowed-names=front-proxy-client,aggregator",
             "--log-level=warn,lookback=debug",
         ]);
-        assert_eq!((args.secure_listen(), args.store.retention), (None, Retention::Off));
+        assert_eq!((args.secure_listen(), args.store.keep.retention), (None, Retention::Off));
+        let mut options = lookback_storage::Options::default();
+        args.store.keep.apply(&mut options);
+        assert_eq!(options.rollups, [(300_000, Some(90 * 86_400_000)), (3_600_000, None)].into());
+        assert_eq!(options.size_max, Some(lookback_storage::SizeMax::VolumePercent(80.0)));
         assert_eq!(args.secure.requestheader_allowed_names, ["front-proxy-client", "aggregator"]);
         let settings = args.app_settings().expect("valid");
         assert_eq!((settings.freshness, settings.points_max), (Duration::from_secs(90), 7));
@@ -358,6 +349,8 @@ mod tests {
         for (args, said) in [
             (&["--config=x"][..], "reserved for prometheus-adapter"),
             (&["--retention=soon"], "or off"),
+            (&["--rollups=7m=1d"], "5m"),
+            (&["--retention-size=big"], "50GiB"),
             (&["--freshness=0"], "zero"),
             (&["--points-max=0"], "from 1"),
             (&["--listen=nowhere"], "--listen"),

@@ -9,6 +9,7 @@ pub mod ingest;
 pub mod kubernetes;
 pub mod metadata;
 pub mod query;
+pub mod series_selector;
 pub mod serve;
 pub mod similar;
 pub mod store;

@@ -7,18 +7,22 @@ use anyhow::Context as _;
 use clap::Parser;
 use lookback::app::{App, Parts};
 use lookback::clock::{Clock, SystemClock};
-use lookback::config::{Cli, Command, ImportCommand, LogArgs, LogFormat, Retention, ServeArgs, StoreArgs};
+use lookback::config::retention::{parse_rules, read_rules_file};
+use lookback::config::{Cli, Command, ImportCommand, LogArgs, LogFormat, ServeArgs, StoreArgs};
 use lookback::http::server::Limits;
 use lookback::ingest::import::import;
 use lookback::metadata::{self, Metadata};
 use lookback::serve::banner::Banner;
 use lookback::serve::prepare::{Prepared, prepare};
+use lookback::serve::retention::RulesFile;
 use lookback::serve::serve;
 use lookback::store::embedded::EmbeddedStore;
 use lookback::store::opening::OpeningStore;
+use lookback::telemetry::Metrics;
 use lookback::time::whole_ms;
 use lookback_storage::Options;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::pin::pin;
 use std::process::ExitCode;
@@ -91,12 +95,13 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
     .to_string();
 
     let opening = Arc::new(OpeningStore::default());
-    let metadata = Arc::new(Metadata::default());
+    let (metadata, metrics) = (Arc::new(Metadata::default()), Arc::new(Metrics::default()));
+    let counters = settings.counters();
     let app = App::new(Parts {
         store: opening.clone(),
         clock: clock.clone(),
         settings,
-        metrics: Arc::default(),
+        metrics: metrics.clone(),
         catalog: Arc::default(),
         cluster,
         metadata: metadata.clone(),
@@ -110,7 +115,7 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
         let _stop_serving = shutdown.clone().drop_guard();
         let mut stop = pin!(stopped(stop));
         let store = tokio::select! {
-            store = Opened::open(&args.store, clock) => store?,
+            store = Opened::open(&args.store, counters, &metrics, clock) => store?,
             // What is being replayed is as durable as before.
             () = &mut stop => return anyhow::Ok(None),
         };
@@ -136,7 +141,7 @@ async fn run_import(args: &ImportCommand) -> anyhow::Result<()> {
     let options = args.import.options()?;
     let file = args.import.file.display();
     let (input, progress) = args.import.open().with_context(|| format!("{file} can't be opened"))?;
-    let store = Opened::open(&args.store, Arc::new(SystemClock)).await?;
+    let store = Opened::open(&args.store, BTreeSet::new(), &Arc::default(), Arc::new(SystemClock)).await?;
     let imported = import(&store.store, input, options, &SystemClock, &progress).await;
     store.close().await?;
     // A closed stdout does not undo the import.
@@ -148,25 +153,43 @@ async fn run_import(args: &ImportCommand) -> anyhow::Result<()> {
 struct Opened {
     store: EmbeddedStore,
     maintenance: JoinHandle<()>,
+    rules: Option<JoinHandle<()>>,
     stop: CancellationToken,
 }
 
 impl Opened {
     /// Opens the store in the data directory; replays its log.
-    async fn open(args: &StoreArgs, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
-        let options = Options {
-            retention_ms: match args.retention {
-                Retention::AtLeast(retention) => Some(whole_ms(retention)),
-                Retention::Off => None,
-            },
+    async fn open(
+        args: &StoreArgs,
+        counters: BTreeSet<String>,
+        metrics: &Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+    ) -> anyhow::Result<Self> {
+        let mut options = Options {
             out_of_order_window_ms: whole_ms(args.out_of_order_window),
+            counters,
             ..Options::default()
         };
-        let dir = args.data_dir.clone();
-        let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(&dir, options)).await??;
+        args.keep.apply(&mut options);
+        let (dir, rules_path) = (args.data_dir.clone(), args.keep.retention_rules.clone());
+        if let Some(path) = &rules_path {
+            // What is wrong in it is told before a long log is replayed.
+            parse_rules(path, &read_rules_file(path)?)?;
+        }
+        let now_ms = clock.now_ms();
+        let opened = tokio::task::spawn_blocking(move || {
+            let store = EmbeddedStore::open(&dir, options)?;
+            store.engine().tell_time(now_ms);
+            let rules = rules_path.map(|path| RulesFile::apply(&path, store.engine())).transpose()?;
+            anyhow::Ok((store, rules))
+        });
+        let (store, rules) = opened.await??;
         let stop = CancellationToken::new();
+        let rules = rules.map(|rules| {
+            tokio::spawn(rules.follow(store.engine().clone(), Arc::clone(metrics), stop.clone()))
+        });
         let maintenance = tokio::spawn(store.clone().maintain(clock, stop.clone()));
-        Ok(Self { store, maintenance, stop })
+        Ok(Self { store, maintenance, rules, stop })
     }
 
     /// Ends the background work. The store closes with its last holder, which is to be this one, and
@@ -174,6 +197,9 @@ impl Opened {
     async fn close(self) -> anyhow::Result<()> {
         self.stop.cancel();
         self.maintenance.await.context("the maintenance of the store ended badly")?;
+        if let Some(rules) = self.rules {
+            rules.await.context("the reader of retention rules ended badly")?;
+        }
         let store = self.store;
         tokio::task::spawn_blocking(move || drop(store)).await.context("the store did not close")
     }

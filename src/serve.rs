@@ -12,6 +12,7 @@
 
 pub mod banner;
 pub mod prepare;
+pub mod retention;
 
 use crate::app::App;
 use crate::http::auth::{PlainAuth, SecureAuth, plain_auth, secure_auth};

@@ -115,6 +115,12 @@ pub struct StoreStats {
     pub damaged_blocks: u64,
     /// Series whose latest value could not be written, and is served from memory.
     pub latest_undurable: u64,
+    /// Partitions that went before their time to make room.
+    pub partitions_dropped: u64,
+    /// Bytes that the store may take, if that is limited.
+    pub size_max_bytes: Option<u64>,
+    /// In how many milliseconds there is no room left, if the store goes on growing as it does.
+    pub full_in_ms: Option<i64>,
     /// Why writes are refused now, if they are.
     pub write_failure: Option<String>,
     /// Changes whenever the set of series does.

@@ -50,6 +50,8 @@ pub struct Metrics {
     pub values_held: Counter,
     /// Exemplars that came with samples and are not kept.
     pub exemplars_ignored: Family<ApiLabels, Counter>,
+    /// Whether the rule file of retention, as it is now, holds.
+    pub retention_rules: Gauge,
     /// What the store holds; set at each scrape.
     pub store: StoreGauges,
 }
@@ -61,6 +63,9 @@ pub struct KindLabels {
     pub kind: &'static str,
 }
 
+/// A metric that is there or not, and has no labels.
+type NoLabels = [(&'static str, &'static str); 0];
+
 /// What the store holds.
 #[derive(Debug, Default)]
 pub struct StoreGauges {
@@ -70,6 +75,9 @@ pub struct StoreGauges {
     partitions: Gauge,
     damaged_blocks: Gauge,
     latest_undurable: Gauge,
+    partitions_dropped: Gauge,
+    size_limit: Family<NoLabels, Gauge>,
+    full: Family<NoLabels, Gauge>,
     writable: Gauge,
     readable: Gauge,
 }
@@ -100,6 +108,24 @@ impl StoreGauges {
             "Series whose latest value could not be written and is served from memory",
             gauges.latest_undurable.clone(),
         );
+        registry.register(
+            "store_partitions_dropped",
+            "Partitions that went before their time, because room ran out (--retention-size)",
+            gauges.partitions_dropped.clone(),
+        );
+        registry.register_with_unit(
+            "store_size_limit",
+            "What the data may take at most (--retention-size); absent: as much as the volume holds",
+            Unit::Bytes,
+            gauges.size_limit.clone(),
+        );
+        registry.register_with_unit(
+            "store_full",
+            "In how long the volume is full or --retention-size is reached, as the data grew in the last 25 hours; \
+             absent: it does not grow, or that is not known yet",
+            Unit::Seconds,
+            gauges.full.clone(),
+        );
         registry.register("store_writable", "1 where writes are taken, else 0", gauges.writable.clone());
         registry.register("store_readable", "1 where the store answers, else 0", gauges.readable.clone());
         gauges
@@ -115,6 +141,9 @@ impl StoreGauges {
         self.partitions.set(whole(stats.partitions));
         self.damaged_blocks.set(whole(stats.damaged_blocks));
         self.latest_undurable.set(whole(stats.latest_undurable));
+        self.partitions_dropped.set(whole(stats.partitions_dropped));
+        show(&self.size_limit, stats.size_max_bytes.map(whole));
+        show(&self.full, stats.full_in_ms.map(|ms| ms / 1_000));
         for (kind, samples) in [("head", stats.head_samples), ("sealed", stats.sealed_samples)] {
             self.samples.get_or_create(&KindLabels { kind }).set(whole(samples));
         }
@@ -123,6 +152,14 @@ impl StoreGauges {
         {
             self.disk_bytes.get_or_create(&KindLabels { kind }).set(whole(bytes));
         }
+    }
+}
+
+/// Sets a gauge, or takes it out where there is no figure.
+fn show(gauge: &Family<NoLabels, Gauge>, figure: Option<i64>) {
+    match figure {
+        Some(figure) => drop(gauge.get_or_create(&[]).set(figure)),
+        None => gauge.clear(),
     }
 }
 
@@ -170,6 +207,12 @@ impl Default for Metrics {
             "The version of Lookback that runs",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
+        let retention_rules = Gauge::default();
+        registry.register(
+            "retention_rules_in_force",
+            "1 where the file of --retention-rules holds as it is, 0 where it is broken and older rules hold, or there is none",
+            retention_rules.clone(),
+        );
         let store = StoreGauges::registered(&mut registry);
         Self {
             registry,
@@ -180,6 +223,7 @@ impl Default for Metrics {
             samples_rejected,
             values_held,
             exemplars_ignored,
+            retention_rules,
             store,
         }
     }

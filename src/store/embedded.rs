@@ -274,6 +274,9 @@ impl Store for EmbeddedStore {
             partitions: stats.partitions,
             damaged_blocks: stats.damaged_blocks,
             latest_undurable: stats.latest_undurable,
+            partitions_dropped: stats.partitions_dropped,
+            size_max_bytes: stats.size_max_bytes,
+            full_in_ms: stats.full_in_ms,
             write_failure: stats.write_failure,
             series_generation: stats.series_generation,
         })

@@ -11,7 +11,6 @@ use crate::inner::{Inner, MaintenanceState};
 use crate::labels::Labels;
 use crate::log::{LOG_DIR, Log};
 use crate::maintain::Maintained;
-use crate::merge::Quiet;
 use crate::options::Options;
 use crate::recover::{remove_orphans, replay, restore};
 use crate::resample::{Aggregation, Grid};

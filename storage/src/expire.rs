@@ -70,8 +70,7 @@ impl Inner {
         if gone.is_empty() {
             return Ok(0);
         }
-        let goes =
-            |record: &BlockRecord| gone.contains(&(record.class.clone(), record.partition_start_ms));
+        let goes = |record: &BlockRecord| gone.contains(&(record.class.clone(), record.partition_start_ms));
         for (class, partition_start_ms) in gone {
             self.index.put_blocks(class, *partition_start_ms, &[])?;
         }

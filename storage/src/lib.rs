@@ -93,9 +93,9 @@ pub use labels::{LabelError, Labels, METRIC_NAME_LABEL};
 pub use maintain::Maintained;
 pub use matcher::{MatchOp, Matcher, MatcherError};
 pub use options::Options;
+pub use resample::{Aggregation, Grid};
 pub use retention::{DEFAULT_CLASS, KeepMs, RULES_MAX, RetentionError, RetentionRule, RollupWindows};
 pub use room::SizeMax;
-pub use resample::{Aggregation, Grid};
 pub use sample::{STALENESS_MARKER_BITS, Sample, sort_and_deduplicate};
 pub use select::{ReadLimits, Selection, SeriesSamples};
 

@@ -60,7 +60,9 @@ pub enum RetentionError {
         class: String,
     },
     /// Two rules of one class.
-    #[error("the class {class:?} has two rules: give each rule a class of its own, or join their matchers with |")]
+    #[error(
+        "the class {class:?} has two rules: give each rule a class of its own, or join their matchers with |"
+    )]
     ClassTwice {
         /// The class.
         class: String,
@@ -72,7 +74,9 @@ pub enum RetentionError {
         class: String,
     },
     /// A window that does not fit into partitions.
-    #[error("class {class:?}: rollups of {window_ms} ms are not possible: a window divides {partition_ms} ms")]
+    #[error(
+        "class {class:?}: rollups of {window_ms} ms are not possible: a window divides {partition_ms} ms"
+    )]
     Window {
         /// The class.
         class: String,
@@ -119,7 +123,8 @@ impl Retention {
             let class = rule.class.clone();
             let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
             let begins = class.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
-            if !begins || class.len() > CLASS_BYTES_MAX || !class.bytes().all(legal) || class == DEFAULT_CLASS {
+            if !begins || class.len() > CLASS_BYTES_MAX || !class.bytes().all(legal) || class == DEFAULT_CLASS
+            {
                 return Err(RetentionError::ClassName { class });
             }
             if rules.iter().take(place).any(|earlier| earlier.class == class) {
@@ -167,6 +172,7 @@ impl Retention {
         }
     }
 
+    #[expect(dead_code, reason = "rollups come next")]
     /// How long rollups are kept. Those that no rule asks for any more: as long as the longest that any
     /// rule gives to such rollups, or else to samples.
     pub(crate) fn keep_of_rollups(&self, class: &str, window_ms: i64) -> KeepMs {
@@ -184,11 +190,13 @@ impl Retention {
     }
 
     /// Whether any rule asks for rollups.
+    #[expect(dead_code, reason = "rollups come next")]
     pub(crate) fn rolls_up(&self) -> bool {
         self.rules.iter().any(|rule| !rule.rollups.is_empty())
     }
 
     /// Tells these rules from others.
+    #[expect(dead_code, reason = "rollups come next")]
     pub(crate) fn fingerprint(&self) -> u32 {
         self.fingerprint
     }
@@ -315,7 +323,9 @@ mod tests {
         assert!(refused(vec![rule("a", "m", 1), rule("a", "n", 1)]).contains("two rules"));
         assert!(refused(vec![RetentionRule { matchers: vec![], ..rule("a", "m", 1) }]).contains("every"));
         let seven_minutes = RollupWindows::from([(420_000, None)]);
-        assert!(refused(vec![RetentionRule { rollups: seven_minutes, ..rule("a", "m", 1) }]).contains("420000"));
+        assert!(
+            refused(vec![RetentionRule { rollups: seven_minutes, ..rule("a", "m", 1) }]).contains("420000")
+        );
         assert!(refused((0..=RULES_MAX).map(|i| rule(&format!("c{i}"), "m", 1)).collect()).contains("more"));
     }
 }

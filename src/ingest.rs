@@ -3,6 +3,8 @@
 //! - [`write_metrics`] reads one pushed value, by way of [`path`] and [`params`];
 //! - [`batch`] reads many, by way of [`json`]; [`resource_info`] remembers what they describe;
 //! - [`remote_write`] and [`remote_write_v2`] read what Prometheus sends, by way of [`protobuf`] and [`packed`];
+//! - [`otlp`] reads what OpenTelemetry sends, whose bodies [`inflate`] may decompress;
+//! - [`exposition`] and [`client_model`] read what applications expose or push, [`grouping`] to which group;
 //! - [`csv`] and [`openmetrics`] read files, which [`mod@file`] describes; [`import`] loads them;
 //! - [`intake`] is what they fill, within a share of the budget; [`mod@append`] is the one way on to the store;
 //! - [`refusals`] tells a sender what was not taken.
@@ -11,8 +13,11 @@
 
 pub mod append;
 pub mod batch;
+pub mod client_model;
 pub mod csv;
+pub mod exposition;
 pub mod file;
+pub mod grouping;
 pub mod import;
 pub mod inflate;
 pub mod intake;

@@ -19,7 +19,9 @@ use crate::http::auth::{PlainAuth, SecureAuth, plain_auth, secure_auth};
 use crate::http::error::ApiError;
 use crate::http::server::{Limits, run};
 use crate::http::tls::TlsSettings;
-use crate::http::{custom_metrics, health, observe, otlp, range, remote_write, write_metrics};
+use crate::http::{
+    custom_metrics, exposition, health, observe, otlp, pushgateway, range, remote_write, write_metrics,
+};
 use crate::kubernetes::catalog::spawn_refresher;
 use axum::Router;
 use axum::extract::Request;
@@ -93,6 +95,8 @@ fn plain_router(app: &App, auth: PlainAuth) -> Router {
         .merge(health::routes())
         .merge(health::metrics_routes())
         .merge(otlp::routes())
+        .merge(exposition::routes())
+        .merge(pushgateway::routes())
         .merge(range::routes())
         .merge(remote_write::routes())
         .merge(write_metrics::routes());

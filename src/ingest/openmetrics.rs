@@ -108,18 +108,18 @@ pub fn parse_line(line: &str) -> Result<Line<'_>, LineError> {
 }
 
 /// What is left of a line.
-struct Cursor<'a>(&'a str);
+pub(super) struct Cursor<'a>(pub(super) &'a str);
 
 impl<'a> Cursor<'a> {
-    fn expected(&self, expected: &'static str) -> LineError {
+    pub(super) fn expected(&self, expected: &'static str) -> LineError {
         LineError::Expected { expected, found: start_of(self.0) }
     }
 
-    fn skip_spaces(&mut self) {
+    pub(super) fn skip_spaces(&mut self) {
         self.0 = self.0.trim_start_matches([' ', '\t']);
     }
 
-    fn take(&mut self, character: char) -> bool {
+    pub(super) fn take(&mut self, character: char) -> bool {
         let rest = self.0.strip_prefix(character);
         self.0 = rest.unwrap_or(self.0);
         rest.is_some()
@@ -132,12 +132,12 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next word, after spaces; empty at the end.
-    fn word(&mut self) -> &'a str {
+    pub(super) fn word(&mut self) -> &'a str {
         self.skip_spaces();
         self.split_before(|c| c == ' ' || c == '\t')
     }
 
-    fn classic_name(&mut self) -> &'a str {
+    pub(super) fn classic_name(&mut self) -> &'a str {
         if self.0.starts_with(|c: char| c.is_ascii_digit()) {
             return "";
         }
@@ -145,7 +145,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Labels up to and with the closing brace.
-    fn labels(&mut self, labels: &mut Vec<Pair<'a>>) -> Result<(), LineError> {
+    pub(super) fn labels(&mut self, labels: &mut Vec<Pair<'a>>) -> Result<(), LineError> {
         loop {
             self.skip_spaces();
             if self.take('}') {
@@ -176,7 +176,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A text in quotes, with `\\`, `\"` and `\n` resolved; another backslash stands for itself.
-    fn quoted(&mut self) -> Result<Cow<'a, str>, LineError> {
+    pub(super) fn quoted(&mut self) -> Result<Cow<'a, str>, LineError> {
         if !self.take('"') {
             return Err(self.expected("a text in double quotes"));
         }

@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod fake_kubernetes;
+pub mod manifests;
 pub mod process;
 pub mod remote_write;
 pub mod store;

@@ -100,6 +100,7 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// When the bytes are no message. What comes behind is then meaningless.
+    #[inline]
     pub fn next_field(&mut self) -> Result<Option<Field<'a>>, ProtobufError> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -122,7 +123,19 @@ impl<'a> Fields<'a> {
         Ok(Some(Field { number, wire }))
     }
 
+    #[inline]
     fn varint(&mut self) -> Result<u64, ProtobufError> {
+        // Keys and lengths are nearly all of one byte.
+        match self.rest.split_first() {
+            Some((byte, rest)) if byte & 0x80 == 0 => {
+                self.rest = rest;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, ProtobufError> {
         let mut number = 0_u64;
         for shift in (0..64).step_by(7) {
             let (byte, rest) = self.rest.split_first().ok_or(ProtobufError::CutShort)?;

@@ -151,7 +151,7 @@ fn decode_series<'a>(
 }
 
 fn accept(
-    pairs: &[RawLabel<'_>],
+    pairs: &mut Vec<RawLabel<'_>>,
     label_count: usize,
     scope: &Scope,
 ) -> Result<Labels, (&'static str, String)> {
@@ -161,21 +161,29 @@ fn accept(
             "{label_count} labels are more than the {LABELS_MAX} that one series may carry"
         )));
     }
-    let mut text = Vec::with_capacity(pairs.len());
-    for (name, value) in pairs {
-        match (str::from_utf8(name), str::from_utf8(value)) {
-            (Ok(name), Ok(value)) => text.push((name, value)),
-            (Err(_), _) => return Err(bad("a label name is not UTF-8".to_owned())),
-            (Ok(name), Err(_)) => return Err(bad(format!("the value of label {name:?} is not UTF-8"))),
-        }
-    }
-    let labels = Labels::new(text).map_err(|error| bad(error.to_string()))?;
+    let labels = match Labels::from_utf8(pairs) {
+        Some(labels) => labels,
+        None => checked_labels(pairs).map_err(bad)?,
+    };
     let namespace = labels.get("namespace");
     if scope.allows(namespace) {
         return Ok(labels);
     }
     let namespace = namespace.unwrap_or_default();
     Err(("out_of_scope", format!("namespace {namespace:?} is outside of what these credentials may use")))
+}
+
+/// Labels piece by piece, so that what is wrong with them can be said.
+fn checked_labels(pairs: &[RawLabel<'_>]) -> Result<Labels, String> {
+    let mut text = Vec::with_capacity(pairs.len());
+    for (name, value) in pairs {
+        match (str::from_utf8(name), str::from_utf8(value)) {
+            (Ok(name), Ok(value)) => text.push((name, value)),
+            (Err(_), _) => return Err("a label name is not UTF-8".to_owned()),
+            (Ok(name), Err(_)) => return Err(format!("the value of label {name:?} is not UTF-8")),
+        }
+    }
+    Labels::new(text).map_err(|error| error.to_string())
 }
 
 /// A series by its metric name, for messages.

@@ -11,6 +11,7 @@ mod times;
 mod values;
 mod xor;
 
+pub(crate) use decimal::{scaled_by, unscaled_by};
 pub(crate) use times::{decode_times, encode_times};
 pub(crate) use values::{decode_values, encode_values};
 
@@ -24,11 +25,11 @@ pub(crate) enum Effort {
 }
 
 /// A signed number as an unsigned one that is small when it is near zero.
-fn zigzag(number: i64) -> u64 {
+pub(crate) fn zigzag(number: i64) -> u64 {
     ((number << 1) ^ (number >> 63)) as u64
 }
 
 /// Takes [`zigzag`] back.
-fn unzigzag(number: u64) -> i64 {
+pub(crate) fn unzigzag(number: u64) -> i64 {
     (number >> 1) as i64 ^ -((number & 1) as i64)
 }

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Most samples that are committed with one sync.
 const SAMPLES_PER_SYNC_MAX: usize = 200_000;
-/// Most samples in one log group: at most 27 bytes each.
-const SAMPLES_PER_GROUP_MAX: usize = 1_500;
+/// Most samples in one log group: at most 24 bytes each.
+const SAMPLES_PER_GROUP_MAX: usize = 2_500;
 /// Most label text in one log group, before the last set.
 const LABEL_BYTES_PER_GROUP_MAX: usize = 2 * SET_BYTES_MAX;
 
@@ -276,11 +276,16 @@ impl Committer {
         }
         let created: HashSet<u32> = created.iter().map(|series| series.id).collect();
         let mut credited = HashSet::new();
+        let mut added = 0;
         for one in pending {
             for (at, sample) in &one.admitted {
                 let series = &one.append.series[*at];
-                match self.state.insert(series, *sample) {
-                    Inserted::Added | Inserted::Merged => one.report.accepted += 1,
+                match series.insert(*sample) {
+                    Inserted::Added => {
+                        one.report.accepted += 1;
+                        added += 1;
+                    }
+                    Inserted::Merged => one.report.accepted += 1,
                     Inserted::Duplicate => one.report.duplicates += 1,
                 }
                 if created.contains(&series.id) && credited.insert(series.id) {
@@ -288,6 +293,7 @@ impl Committer {
                 }
             }
         }
+        self.state.counters.head_samples.fetch_add(added, Ordering::Relaxed);
     }
 
     fn delete(&mut self, series: &[Arc<Series>], start_ms: i64, end_ms: i64) -> Result<()> {

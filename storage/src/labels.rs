@@ -1,5 +1,6 @@
 //! The identity of a series: a sorted set of label names and values.
 
+use std::cmp::Ordering;
 use std::fmt;
 use thiserror::Error;
 
@@ -70,13 +71,15 @@ pub enum LabelError {
 ///
 /// Labels with an empty value are left out when the set is made: as in Prometheus, an empty label is
 /// an absent one.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Labels {
-    /// Names and values one behind the other: `name value name value …`.
-    text: Box<str>,
-    /// Where each name and each value ends in `text`.
-    ends: Box<[u32]>,
+    /// One allocation: how many labels, the lengths of each one's name and value, then names and values
+    /// one behind the other. Numbers are two bytes of seven bits, so that all of it is text.
+    packed: Box<str>,
 }
+
+/// Bytes of a number in a packed set.
+const NUMBER_BYTES: usize = 2;
 
 impl Labels {
     /// Makes a label set of pairs in any order.
@@ -99,44 +102,64 @@ impl Labels {
             return Err(LabelError::Duplicate { name: start_of(twice[0].0.as_ref()) });
         }
         pairs.retain(|(_, value)| !value.as_ref().is_empty());
-        Self::from_sorted(&pairs)
+        check_sorted(&pairs)?;
+        let bytes = pairs.iter().map(|(name, value)| (name.as_ref().as_bytes(), value.as_ref().as_bytes()));
+        let packed = String::from_utf8(pack(bytes)).unwrap_or_default();
+        Ok(Self { packed: packed.into_boxed_str() })
     }
 
-    fn from_sorted<N: AsRef<str>, V: AsRef<str>>(pairs: &[(N, V)]) -> Result<Self, LabelError> {
+    /// The same of names and values that may not be text, without a detour; sorts `pairs`. `None` if
+    /// anything at all is the matter: [`new`](Self::new) says what.
+    #[must_use]
+    pub fn from_utf8(pairs: &mut Vec<(&[u8], &[u8])>) -> Option<Self> {
+        if !pairs.is_sorted_by(|a, b| a.0 < b.0) {
+            pairs.sort_unstable();
+        }
+        // Before anything is left out, so that what is wrong can still be said.
+        let fits = |(name, value): &(&[u8], &[u8])| {
+            (1..=limits::NAME_BYTES_MAX).contains(&name.len()) && value.len() <= limits::VALUE_BYTES_MAX
+        };
+        if !pairs.is_sorted_by(|a, b| a.0 < b.0) || !pairs.iter().all(fits) {
+            return None;
+        }
+        pairs.retain(|(_, value)| !value.is_empty());
         if pairs.len() > limits::LABELS_MAX {
-            return Err(LabelError::TooMany { count: pairs.len() });
+            return None;
         }
-        let mut text = String::new();
-        let mut ends = Vec::with_capacity(pairs.len() * 2);
-        for (name, value) in pairs {
-            let (name, value) = (name.as_ref(), value.as_ref());
-            if name.len() > limits::NAME_BYTES_MAX {
-                return Err(LabelError::NameTooLong { bytes: name.len(), start: start_of(name) });
+        let text_bytes: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let labels = Self { packed: String::from_utf8(pack(pairs.iter().copied())).ok()?.into_boxed_str() };
+        // A character may not begin in one part and end in the next.
+        let mut at = labels.packed.len() - text_bytes;
+        for (name, value) in &*pairs {
+            if !labels.packed.is_char_boundary(at + name.len()) {
+                return None;
             }
-            if value.len() > limits::VALUE_BYTES_MAX {
-                return Err(LabelError::ValueTooLong { name: name.to_owned(), bytes: value.len() });
-            }
-            for part in [name, value] {
-                text.push_str(part);
-                ends.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
+            at += name.len() + value.len();
+            if !labels.packed.is_char_boundary(at) {
+                return None;
             }
         }
-        if text.len() > limits::SET_BYTES_MAX {
-            return Err(LabelError::SetTooLong { bytes: text.len() });
-        }
-        let labels = Self { text: text.into_boxed_str(), ends: ends.into_boxed_slice() };
-        match labels.get(METRIC_NAME_LABEL) {
-            Some(_) => Ok(labels),
-            None => Err(LabelError::NoMetricName),
+        let named = pairs.iter().any(|(name, _)| *name == METRIC_NAME_LABEL.as_bytes());
+        (named && text_bytes <= limits::SET_BYTES_MAX).then_some(labels)
+    }
+
+    /// The number at this place of the packed set.
+    fn number(&self, at: usize) -> usize {
+        match self.packed.as_bytes().get(at..at + NUMBER_BYTES) {
+            Some([low, high]) => usize::from(*low) | usize::from(*high) << 7,
+            _ => 0,
         }
     }
 
     /// The labels, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let mut at = 0;
-        self.ends.chunks_exact(2).map(move |end| {
-            let (name_end, value_end) = (end[0] as usize, end[1] as usize);
-            let pair = (&self.text[at..name_end], &self.text[name_end..value_end]);
+        let count = self.len();
+        let mut at = NUMBER_BYTES * (1 + 2 * count);
+        (0..count).map(move |label| {
+            let lengths = NUMBER_BYTES * (1 + 2 * label);
+            let name_end = at + self.number(lengths);
+            let value_end = name_end + self.number(lengths + NUMBER_BYTES);
+            let pair = (&self.packed[at..name_end], &self.packed[name_end..value_end]);
             at = value_end;
             pair
         })
@@ -157,20 +180,75 @@ impl Labels {
     /// How many labels the set has.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.ends.len() / 2
+        self.number(0)
     }
 
     /// Never: every set has a metric name.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.len() == 0
     }
 
     /// Bytes of names and values together.
     #[must_use]
     pub fn text_bytes(&self) -> usize {
-        self.text.len()
+        self.packed.len() - NUMBER_BYTES * (1 + 2 * self.len())
     }
+}
+
+/// By names and values, label by label.
+impl Ord for Labels {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.iter().cmp(other.iter())
+    }
+}
+
+impl PartialOrd for Labels {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Checks the bounds of sorted pairs, and that a metric is named.
+fn check_sorted<N: AsRef<str>, V: AsRef<str>>(pairs: &[(N, V)]) -> Result<(), LabelError> {
+    if pairs.len() > limits::LABELS_MAX {
+        return Err(LabelError::TooMany { count: pairs.len() });
+    }
+    let mut text_bytes = 0;
+    let mut named = false;
+    for (name, value) in pairs {
+        let (name, value) = (name.as_ref(), value.as_ref());
+        if name.len() > limits::NAME_BYTES_MAX {
+            return Err(LabelError::NameTooLong { bytes: name.len(), start: start_of(name) });
+        }
+        if value.len() > limits::VALUE_BYTES_MAX {
+            return Err(LabelError::ValueTooLong { name: name.to_owned(), bytes: value.len() });
+        }
+        text_bytes += name.len() + value.len();
+        named |= name == METRIC_NAME_LABEL;
+    }
+    if text_bytes > limits::SET_BYTES_MAX {
+        return Err(LabelError::SetTooLong { bytes: text_bytes });
+    }
+    if named { Ok(()) } else { Err(LabelError::NoMetricName) }
+}
+
+/// Packs sorted pairs that are within the bounds.
+fn pack<'a>(pairs: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Vec<u8> {
+    let text_bytes: usize = pairs.clone().map(|(name, value)| name.len() + value.len()).sum();
+    let mut packed = Vec::with_capacity(NUMBER_BYTES * (1 + 2 * pairs.len()) + text_bytes);
+    let mut put =
+        |number: usize| packed.extend_from_slice(&[number as u8 & 0x7f, (number >> 7) as u8 & 0x7f]);
+    put(pairs.len());
+    for (name, value) in pairs.clone() {
+        put(name.len());
+        put(value.len());
+    }
+    for (name, value) in pairs {
+        packed.extend_from_slice(name);
+        packed.extend_from_slice(value);
+    }
+    packed
 }
 
 /// The beginning of a text, short enough for an error message.
@@ -243,7 +321,41 @@ mod tests {
         assert_eq!(Labels::new(many).expect_err("refused"), LabelError::TooMany { count: 10_000 });
     }
 
+    #[test]
+    fn sets_are_in_the_order_of_their_labels() {
+        let set = |value: &str| Labels::new([("__name__", "m"), ("pod", value)]).expect("valid");
+        assert!(
+            set("a") < set("aa")
+                && set("aa") < set("b")
+                && set("zz") < Labels::new([("__name__", "n")]).expect("valid")
+        );
+        assert_eq!(set("a").text_bytes(), 13);
+    }
+
+    #[test]
+    fn characters_do_not_run_from_one_label_into_the_next() {
+        let raw = |name: &'static [u8], value: &'static [u8]| {
+            Labels::from_utf8(&mut vec![(name, value), (b"__name__", b"m")])
+        };
+        assert!(raw(b"caf\xc3", b"\xa9").is_none());
+        assert!(raw(b"caf\xc3\xa9", b"\xc3\xa9").is_some());
+        assert!(
+            raw(b"pod", b"\xff").is_none() && raw(b"", b"x").is_none() && raw(b"__name__", b"n").is_none()
+        );
+    }
+
     proptest! {
+        #[test]
+        fn both_ways_in_agree(pairs in proptest::collection::vec(("[a-c_é]{0,3}", "[a-b]{0,2}"), 0..6), named in any::<bool>()) {
+            let mut pairs: Vec<(String, String)> = pairs;
+            if named {
+                pairs.push((METRIC_NAME_LABEL.to_owned(), "m".to_owned()));
+            }
+            let mut raw: Vec<(&[u8], &[u8])> = pairs.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect();
+            let read = Labels::from_utf8(&mut raw);
+            prop_assert_eq!(read, Labels::new(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str()))).ok());
+        }
+
         #[test]
         fn what_goes_in_comes_out_sorted(map in proptest::collection::btree_map("[^\\x00]{1,8}", ".{1,8}", 0..12)) {
             let mut map: std::collections::BTreeMap<String, String> = map;

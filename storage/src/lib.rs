@@ -44,7 +44,7 @@
 //! | `retention`, `expire`, `room` | rules and classes; what goes by age, and for want of room |
 //! | `select` | reads: memory and blocks merged |
 //! | `resample` | what a point of a resampled series is |
-//! | `state`, `registry`, `series`, `postings`, `deletes` | what is in memory |
+//! | `state`, `registry`, `series`, `latest`, `postings`, `deletes` | what is in memory |
 //! | `undurable` | latest values that could not be written |
 //! | `log`, `index`, `block`, `chunk`, `codec` | what is on disk, specified in FORMAT.md |
 //! | `keyvalue` | the only file that names sled |
@@ -68,6 +68,7 @@ mod index;
 mod inner;
 mod keyvalue;
 pub mod labels;
+mod latest;
 mod log;
 mod maintain;
 mod matcher;

@@ -10,6 +10,7 @@
 
 mod durable;
 mod record;
+mod samples;
 
 pub(crate) use record::{Delete, Group, SeriesDefinition};
 

@@ -2,8 +2,10 @@
 
 use crate::labels::Labels;
 use crate::series::Series;
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::RwLock;
-use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -16,8 +18,12 @@ pub(crate) struct Registry {
 
 #[derive(Default)]
 struct Maps {
-    by_labels: HashMap<Arc<Labels>, Arc<Series>>,
-    by_id: HashMap<u32, Arc<Series>>,
+    /// By label set. Its own hasher, since std's takes several times as long for what senders repeat with
+    /// each sample; it is seeded anew in each process.
+    by_labels: HashTable<Arc<Series>>,
+    hasher: DefaultHashBuilder,
+    /// By number: numbers are given out one after the other, and again once they are unused.
+    by_id: Vec<Option<Arc<Series>>>,
     /// Numbers of discarded series, to be given out again.
     unused_ids: Vec<u32>,
 }
@@ -25,11 +31,11 @@ struct Maps {
 impl Registry {
     /// The series of this label set; made if need be, not yet durable.
     pub(crate) fn get_or_create(&self, labels: &Labels) -> Arc<Series> {
-        if let Some(series) = self.maps.read().by_labels.get(labels) {
+        if let Some(series) = self.maps.read().find(labels) {
             return Arc::clone(series);
         }
         let mut maps = self.maps.write();
-        if let Some(series) = maps.by_labels.get(labels) {
+        if let Some(series) = maps.find(labels) {
             return Arc::clone(series);
         }
         let id = maps.unused_ids.pop().unwrap_or_else(|| self.next_id.fetch_add(1, Ordering::Relaxed));
@@ -59,18 +65,18 @@ impl Registry {
 
     /// The series of this number.
     pub(crate) fn get(&self, id: u32) -> Option<Arc<Series>> {
-        self.maps.read().by_id.get(&id).cloned()
+        self.maps.read().get(id).cloned()
     }
 
     /// The series of these numbers that are known.
     pub(crate) fn get_all(&self, ids: impl Iterator<Item = u32>) -> Vec<Arc<Series>> {
         let maps = self.maps.read();
-        ids.filter_map(|id| maps.by_id.get(&id).cloned()).collect()
+        ids.filter_map(|id| maps.get(id).cloned()).collect()
     }
 
     /// All series.
     pub(crate) fn all(&self) -> Vec<Arc<Series>> {
-        self.maps.read().by_id.values().cloned().collect()
+        self.maps.read().by_id.iter().flatten().cloned().collect()
     }
 
     /// Forgets a series that was never durable, and its number with it.
@@ -83,21 +89,43 @@ impl Registry {
     pub(crate) fn remove(&self, series: &Series) {
         let mut maps = self.maps.write();
         series.set_removed();
-        maps.by_id.remove(&series.id);
+        if let Some(place) = maps.by_id.get_mut(series.id as usize) {
+            *place = None;
+        }
         // A series that came back from the index does not take its successor with it.
-        if maps.by_labels.get(&series.labels).is_some_and(|known| known.id == series.id) {
-            maps.by_labels.remove(&series.labels);
+        let hash = maps.hasher.hash_one(&*series.labels);
+        if let Ok(known) = maps.by_labels.find_entry(hash, |known| known.id == series.id) {
+            known.remove();
         }
     }
 }
 
 impl Maps {
+    fn find(&self, labels: &Labels) -> Option<&Arc<Series>> {
+        self.by_labels.find(self.hasher.hash_one(labels), |known| *known.labels == *labels)
+    }
+
+    fn get(&self, id: u32) -> Option<&Arc<Series>> {
+        self.by_id.get(id as usize)?.as_ref()
+    }
+
     fn insert(&mut self, series: &Arc<Series>) {
-        // Of two with these labels the later is the one that lives: the other had been forgotten.
-        if self.by_labels.get(&series.labels).is_none_or(|known| known.id < series.id) {
-            self.by_labels.insert(Arc::clone(&series.labels), Arc::clone(series));
+        let place = series.id as usize;
+        if place >= self.by_id.len() {
+            self.by_id.resize(place + 1, None);
         }
-        self.by_id.insert(series.id, Arc::clone(series));
+        self.by_id[place] = Some(Arc::clone(series));
+        let Self { by_labels, hasher, .. } = self;
+        let hash = |series: &Arc<Series>| hasher.hash_one(&*series.labels);
+        let own = hash(series);
+        match by_labels.entry(own, |known| known.labels == series.labels, hash) {
+            // Of two with these labels the later is the one that lives: the other had been forgotten.
+            Entry::Occupied(mut known) if known.get().id < series.id => *known.get_mut() = Arc::clone(series),
+            Entry::Occupied(_) => {}
+            Entry::Vacant(free) => {
+                free.insert(Arc::clone(series));
+            }
+        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! One series in memory: its identity, its newest sample, and what is not yet sealed of it.
 
 use crate::labels::Labels;
+use crate::latest::Latest;
 use crate::retention::RuleOfSeries;
 use crate::sample::{Sample, sort_and_deduplicate};
-use crossbeam::atomic::AtomicCell;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 /// A series that the store knows.
 pub(crate) struct Series {
@@ -19,9 +19,10 @@ pub(crate) struct Series {
     /// Whether it has been removed from the registry: a writer that still holds it must look again.
     removed: AtomicBool,
     /// The newest sample; readable while a writer is at work.
-    latest: AtomicCell<Option<Sample>>,
-    /// The newest time that the committer has let in, whether or not it is durable yet.
-    newest_admitted_ms: AtomicCell<Option<i64>>,
+    latest: Latest,
+    /// The newest time that the committer has let in, whether or not it is durable yet; before there is
+    /// one, the oldest time there is, which every sample is newer than.
+    newest_admitted_ms: AtomicI64,
     /// A lock of its own for each series: a reader of one never waits for writers of others.
     head: Mutex<Head>,
 }
@@ -32,7 +33,7 @@ struct Head {
     /// In time order, one a timestamp.
     open: Vec<Sample>,
     /// Being written into a block; likewise.
-    sealing: Arc<Vec<Sample>>,
+    sealing: Option<Arc<Vec<Sample>>>,
 }
 
 /// What became of a sample that was put into a head.
@@ -54,8 +55,8 @@ impl Series {
             rule: RuleOfSeries::default(),
             durable: AtomicBool::new(durable),
             removed: AtomicBool::new(false),
-            latest: AtomicCell::new(None),
-            newest_admitted_ms: AtomicCell::new(None),
+            latest: Latest::default(),
+            newest_admitted_ms: AtomicI64::new(i64::MIN),
             head: Mutex::default(),
         }
     }
@@ -82,19 +83,21 @@ impl Series {
     }
 
     pub(crate) fn newest_admitted_ms(&self) -> Option<i64> {
-        self.newest_admitted_ms.load()
+        Some(self.newest_admitted_ms.load(Ordering::Relaxed)).filter(|newest_ms| *newest_ms > i64::MIN)
     }
 
     /// Notes that a sample of this time is about to be written.
     pub(crate) fn admit(&self, timestamp_ms: i64) {
-        if self.newest_admitted_ms.load().is_none_or(|newest| timestamp_ms > newest) {
-            self.newest_admitted_ms.store(Some(timestamp_ms));
+        // Only the committer gets here, once the store is open.
+        if timestamp_ms > self.newest_admitted_ms.load(Ordering::Relaxed) {
+            self.newest_admitted_ms.store(timestamp_ms, Ordering::Relaxed);
         }
     }
 
     /// Forgets what was admitted but not written.
     pub(crate) fn withdraw(&self) {
-        self.newest_admitted_ms.store(self.latest().map(|s| s.timestamp_ms));
+        let newest_ms = self.latest().map_or(i64::MIN, |latest| latest.timestamp_ms);
+        self.newest_admitted_ms.store(newest_ms, Ordering::Relaxed);
     }
 
     /// Notes a sample that is in a block, where it is the newest.
@@ -124,7 +127,7 @@ impl Series {
             return false;
         }
         let head = self.head.lock();
-        [&head.open, &*head.sealing].into_iter().any(|samples| {
+        [head.open.as_slice(), head.sealing()].into_iter().any(|samples| {
             samples
                 .binary_search_by_key(&sample.timestamp_ms, |s| s.timestamp_ms)
                 .is_ok_and(|at| samples.get(at) == Some(&sample))
@@ -134,7 +137,7 @@ impl Series {
     /// Appends what the head holds of `[start_ms, end_ms]` to `samples`, in no order.
     pub(crate) fn read_head(&self, start_ms: i64, end_ms: i64, samples: &mut Vec<Sample>) {
         let head = self.head.lock();
-        for part in [&*head.sealing, &head.open] {
+        for part in [head.sealing(), &head.open] {
             let from = part.partition_point(|s| s.timestamp_ms < start_ms);
             let to = part.partition_point(|s| s.timestamp_ms <= end_ms);
             samples.extend_from_slice(part.get(from..to).unwrap_or_default());
@@ -144,7 +147,7 @@ impl Series {
     /// How many samples the head holds.
     pub(crate) fn head_samples(&self) -> usize {
         let head = self.head.lock();
-        head.open.len() + head.sealing.len()
+        head.open.len() + head.sealing().len()
     }
 
     /// Sets the head's samples aside to be sealed, and gives them out. They stay readable until
@@ -153,13 +156,14 @@ impl Series {
     pub(crate) fn begin_seal(&self) -> Arc<Vec<Sample>> {
         let mut head = self.head.lock();
         head.reclaim();
-        head.sealing = Arc::new(std::mem::take(&mut head.open));
-        Arc::clone(&head.sealing)
+        let sealing = Arc::new(std::mem::take(&mut head.open));
+        head.sealing = (!sealing.is_empty()).then(|| Arc::clone(&sealing));
+        sealing
     }
 
     /// The samples set aside are in a published block. Answers how many they were.
     pub(crate) fn finish_seal(&self) -> usize {
-        std::mem::take(&mut self.head.lock().sealing).len()
+        std::mem::take(&mut self.head.lock().sealing).map_or(0, |sealed| sealed.len())
     }
 
     /// The samples set aside could not be sealed: they are the head's again. Answers how many of them
@@ -180,12 +184,14 @@ impl Series {
 }
 
 impl Head {
+    fn sealing(&self) -> &[Sample] {
+        self.sealing.as_deref().map_or(&[], Vec::as_slice)
+    }
+
     /// Takes back what was set aside to be sealed. Answers how many of the samples were there twice.
     fn reclaim(&mut self) -> usize {
-        if self.sealing.is_empty() {
-            return 0;
-        }
-        let mut all = Arc::unwrap_or_clone(std::mem::take(&mut self.sealing));
+        let Some(sealing) = self.sealing.take() else { return 0 };
+        let mut all = Arc::unwrap_or_clone(sealing);
         all.append(&mut self.open);
         let before = all.len();
         sort_and_deduplicate(&mut all);

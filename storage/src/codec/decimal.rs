@@ -90,6 +90,17 @@ fn scaled(value: f64, power: f64) -> Option<i64> {
     (whole.abs() <= WHOLE_MAX && (whole / power).to_bits() == value.to_bits()).then_some(whole as i64)
 }
 
+/// `value × 10^exponent` as a whole number, if that gives back the value, bit for bit.
+pub(crate) fn scaled_by(value: f64, exponent: u8) -> Option<i64> {
+    // −0 is no whole number.
+    scaled(value, *POWERS.get(usize::from(exponent))?).filter(|whole| *whole != 0 || value.to_bits() == 0)
+}
+
+/// Takes [`scaled_by`] back.
+pub(crate) fn unscaled_by(whole: i64, exponent: u8) -> Option<f64> {
+    Some(whole as f64 / *POWERS.get(usize::from(exponent))?)
+}
+
 fn greatest_common_divisor(mut a: u64, mut b: u64) -> u64 {
     while b != 0 {
         (a, b) = (b, a % b);

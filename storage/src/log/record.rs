@@ -2,10 +2,11 @@
 //!
 //! bincode is used here and for the records of the index only, behind length limits and checksums.
 
+use super::samples;
 use crate::keyvalue::VALUE_BYTES_MAX;
 use crate::sample::Sample;
 use bincode::Options;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -54,19 +55,29 @@ pub(crate) enum GroupError {
     OtherNumber(u64),
 }
 
-/// The columns as written: small numbers become few bytes.
+/// The group as written.
 #[derive(Serialize, Deserialize)]
 struct Record {
     writer: [u8; 16],
     seq: u64,
     series: Vec<SeriesDefinition>,
-    /// Differences of series numbers, from one sample to the next.
-    sample_series: Vec<i32>,
-    /// Differences of timestamps, likewise; wrapping.
-    sample_times: Vec<i64>,
-    /// Values, bytes reversed: a round number's low bytes are zero.
-    sample_values: Vec<u64>,
     deletes: Vec<Delete>,
+    samples: SampleBytes,
+}
+
+/// Bytes that are written as such, not number by number.
+struct SampleBytes(Vec<u8>);
+
+impl Serialize for SampleBytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for SampleBytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&[u8]>::deserialize(deserializer).map(|bytes| Self(bytes.to_vec()))
+    }
 }
 
 fn options() -> impl Options {
@@ -78,23 +89,13 @@ fn options() -> impl Options {
 /// # Panics
 /// When the group is larger than a record may be: the committer bounds it.
 pub(crate) fn encode_group(writer: Uuid, seq: u64, group: &Group) -> Vec<u8> {
-    let count = group.samples.len();
-    let mut record = Record {
+    let record = Record {
         writer: *writer.as_bytes(),
         seq,
         series: group.series.clone(),
-        sample_series: Vec::with_capacity(count),
-        sample_times: Vec::with_capacity(count),
-        sample_values: Vec::with_capacity(count),
         deletes: group.deletes.clone(),
+        samples: SampleBytes(samples::encode(&group.samples)),
     };
-    let (mut series, mut time) = (0u32, 0i64);
-    for (id, sample) in &group.samples {
-        record.sample_series.push(id.wrapping_sub(series) as i32);
-        record.sample_times.push(sample.timestamp_ms.wrapping_sub(time));
-        record.sample_values.push(sample.value.to_bits().swap_bytes());
-        (series, time) = (*id, sample.timestamp_ms);
-    }
     let body = options().serialize(&record).expect("the committer bounds a group");
     let mut bytes = vec![0; 4];
     bytes.reserve_exact(body.len() + 1);
@@ -124,18 +125,9 @@ pub(crate) fn decode_group(writer: Uuid, seq: u64, bytes: &[u8]) -> Result<Group
     if record.seq != seq {
         return Err(GroupError::OtherNumber(record.seq));
     }
-    let count = record.sample_series.len();
-    if record.sample_times.len() != count || record.sample_values.len() != count {
-        return Err(GroupError::Undecodable("its columns differ in length".to_owned()));
-    }
-    let (mut series, mut time) = (0u32, 0i64);
-    let columns = record.sample_series.iter().zip(&record.sample_times).zip(&record.sample_values);
-    let samples = columns.map(|((series_step, time_step), value)| {
-        series = series.wrapping_add_signed(*series_step);
-        time = time.wrapping_add(*time_step);
-        (series, Sample::new(time, f64::from_bits(value.swap_bytes())))
-    });
-    Ok(Group { samples: samples.collect(), series: record.series, deletes: record.deletes })
+    let samples = samples::decode(&record.samples.0);
+    let samples = samples.ok_or_else(|| GroupError::Undecodable("its samples".to_owned()))?;
+    Ok(Group { samples, series: record.series, deletes: record.deletes })
 }
 
 #[cfg(test)]

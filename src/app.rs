@@ -6,6 +6,7 @@ use crate::kubernetes::catalog::Catalog;
 use crate::kubernetes::cluster::Cluster;
 use crate::kubernetes::live::{Live, LiveSettings};
 use crate::kubernetes::mapping::Resolver;
+use crate::kubernetes::served::Served;
 use crate::metadata::Metadata;
 use crate::query::freshness::{MetricRule, Policies};
 use crate::store::{Context, Scope, Store, StoreError, StoreStats};
@@ -40,6 +41,8 @@ pub struct Settings {
     pub usage_sources: BTreeMap<String, Vec<UsageSource>>,
     /// Whether the Kubernetes APIs are also served on the plain port: only without a cluster.
     pub kubernetes_apis_on_plain_port: bool,
+    /// Which Kubernetes APIs are served.
+    pub served: Served,
     /// Choices about what is known of the cluster.
     pub live: LiveSettings,
 }
@@ -100,6 +103,7 @@ impl Default for Settings {
                 ),
             ]),
             kubernetes_apis_on_plain_port: true,
+            served: Served::default(),
             live: LiveSettings::default(),
         }
     }

@@ -3,11 +3,13 @@
 //! Each flag is also an environment variable, `LOOKBACK_` and the flag's name in capitals with `_` for
 //! `-`. A flag wins over its variable, a variable over `--settings`' file, the file over the default.
 
+mod apis;
 mod authentication;
 mod cluster;
 pub mod retention;
 mod settings_file;
 
+pub use apis::ApisArgs;
 pub use authentication::AuthenticationArgs;
 pub use cluster::ClusterArgs;
 pub use retention::{Retention, RetentionArgs};
@@ -111,6 +113,10 @@ pub struct ServeArgs {
     /// The cluster.
     #[command(flatten)]
     pub cluster: ClusterArgs,
+
+    /// Which APIs are served to it.
+    #[command(flatten)]
+    pub apis: ApisArgs,
 
     /// Who is let in there.
     #[command(flatten)]

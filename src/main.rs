@@ -11,6 +11,7 @@ use lookback::config::retention::{parse_rules, read_rules_file};
 use lookback::config::{Cli, Command, ImportCommand, LogArgs, LogFormat, ServeArgs, StoreArgs};
 use lookback::http::server::Limits;
 use lookback::ingest::import::import;
+use lookback::kubernetes::catalog::Catalog;
 use lookback::metadata::{self, Metadata};
 use lookback::serve::banner::Banner;
 use lookback::serve::prepare::{Prepared, prepare};
@@ -100,9 +101,9 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
     let app = App::new(Parts {
         store: opening.clone(),
         clock: clock.clone(),
+        catalog: Arc::new(Catalog::new(settings.served.clone())),
         settings,
         metrics: metrics.clone(),
-        catalog: Arc::default(),
         cluster,
         metadata: metadata.clone(),
     });

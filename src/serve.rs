@@ -20,7 +20,7 @@ use crate::http::error::ApiError;
 use crate::http::server::{Limits, run};
 use crate::http::tls::TlsSettings;
 use crate::http::{
-    custom_metrics, exposition, health, observe, otlp, pushgateway, range, remote_write, write_metrics,
+    exposition, health, kubernetes_apis, observe, otlp, pushgateway, range, remote_write, write_metrics,
 };
 use crate::kubernetes::catalog::spawn_refresher;
 use axum::Router;
@@ -101,7 +101,7 @@ fn plain_router(app: &App, auth: PlainAuth) -> Router {
         .merge(remote_write::routes())
         .merge(write_metrics::routes());
     if app.settings.kubernetes_apis_on_plain_port {
-        routes = routes.merge(kubernetes_routes());
+        routes = routes.merge(kubernetes_apis::routes());
     }
     let routes = routes.fallback(no_such_path).with_state(app.clone());
     routes.layer(from_fn(observe::tell_caller)).layer(from_fn_with_state(auth, plain_auth))
@@ -109,14 +109,9 @@ fn plain_router(app: &App, auth: PlainAuth) -> Router {
 
 /// Every route of the secure port.
 fn secure_router(app: &App, auth: SecureAuth) -> Router {
-    let routes = Router::new().merge(health::routes()).merge(kubernetes_routes());
+    let routes = Router::new().merge(health::routes()).merge(kubernetes_apis::routes());
     let routes = routes.fallback(no_such_path).with_state(app.clone());
     routes.layer(from_fn(observe::tell_caller)).layer(from_fn_with_state(auth, secure_auth))
-}
-
-/// The APIs that kube-apiserver's aggregator passes on.
-fn kubernetes_routes() -> Router<App> {
-    custom_metrics::routes()
 }
 
 async fn no_such_path(request: Request) -> Response {

@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use lookback::app::{App, Parts, Settings};
 use lookback::clock::SystemClock;
 use lookback::http::auth::Caller;
-use lookback::http::{custom_metrics, write_metrics};
+use lookback::http::{kubernetes_apis, write_metrics};
 use lookback::kubernetes::cluster::{Cluster, ClusterSettings};
 use lookback::kubernetes::live_mapping::LiveMapping;
 use lookback::kubernetes::objects::{Bounds, NotKnown, Objects};
@@ -89,7 +89,7 @@ impl Harness {
             metadata: Arc::default(),
             cluster: Some(cluster_of(&fake).await),
         });
-        let router = custom_metrics::routes().merge(write_metrics::routes()).with_state(app.clone());
+        let router = kubernetes_apis::routes().merge(write_metrics::routes()).with_state(app.clone());
         let stop = CancellationToken::new();
         let live = app.live().expect("a cluster").clone();
         let stopped = stop.clone().cancelled_owned();

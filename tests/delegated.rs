@@ -238,6 +238,11 @@ async fn what_is_asked_of_kubernetes_is_what_its_library_asks() {
         assert_eq!(asked["spec"]["groups"], json!(["g", "system:authenticated"]));
         assert_eq!(asked["spec"]["extra"], json!({"scopes": ["s"]}));
     }
+    hpa.get("/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/queue?labelSelector=a").await;
+    let asked = setup.fake.asked(REVIEWS).pop().unwrap().body;
+    let expected = json!({"verb": "list", "group": "external.metrics.k8s.io", "version": "v1beta1",
+        "namespace": "shop", "resource": "queue"});
+    assert_eq!(asked["spec"]["resourceAttributes"], expected);
     let asked = setup.fake.asked(REVIEWS).len();
     hpa.get(POD).await;
     setup.front_proxy("root").with("X-Remote-Group", "system:masters").get(POD).await;
@@ -337,6 +342,8 @@ async fn a_pod_writes_and_reads_its_own_namespace_only() {
         "/nodes/n1/load",
         "/nodes/*/load",
     ];
+    let external = "/apis/external.metrics.k8s.io/v1beta1/namespaces/bank/queue";
+    assert_eq!(setup.token("Bearer of-pod").get(external).await.status, 403);
     for version in ["v1beta1", "v1beta2"] {
         for path in other {
             let path = format!("/apis/custom.metrics.k8s.io/{version}{path}");

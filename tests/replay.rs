@@ -215,7 +215,17 @@ impl Contract<'_> {
             _ if query.contains("labelSelector=app") => {
                 self.is_status(StatusCode::NOT_IMPLEMENTED, "NotImplemented")
             }
-            ["openapi", _] => self.is_status(StatusCode::NOT_FOUND, "NotFound"),
+            ["openapi", "v2"] => {
+                assert_eq!((self.answer.status, &self.body["swagger"]), (StatusCode::OK, &json!("2.0")));
+            }
+            ["openapi", "v3"] => {
+                assert_eq!(self.answer.status, StatusCode::OK);
+                assert!(
+                    self.body["paths"]["apis/custom.metrics.k8s.io/v1beta2"].is_object(),
+                    "{}",
+                    self.body
+                );
+            }
             ["apis"] => self.is_group_list(),
             ["apis", group, version] => self.is_resource_list(&format!("{group}/{version}")),
             [.., "services", "web", "absent_obj"] => {
@@ -246,12 +256,19 @@ impl Contract<'_> {
         assert_eq!(self.body["code"], code.as_u16());
     }
 
-    /// A caller that asks for an aggregated document is content with the plain list.
+    /// The aggregated document in the version that is preferred, to a caller that asks for it.
     fn is_group_list(&self) {
         assert_eq!(self.answer.status, StatusCode::OK);
-        let (list, names) = match self.body["kind"].as_str() {
-            Some("APIGroupDiscoveryList") => ("items", "/metadata/name"),
-            _ => ("groups", "/name"),
+        let aggregated = self.row.header("Accept").is_some_and(|accept| accept.contains("v=v2;"));
+        let (list, names) = if aggregated {
+            assert_eq!(self.body["apiVersion"], "apidiscovery.k8s.io/v2");
+            assert_eq!(
+                self.answer.headers["content-type"],
+                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+            );
+            ("items", "/metadata/name")
+        } else {
+            ("groups", "/name")
         };
         let groups = self.body[list].as_array().unwrap_or_else(|| panic!("{}", self.body));
         assert!(groups.iter().any(|group| group.pointer(names) == Some(&json!("custom.metrics.k8s.io"))));

@@ -1,46 +1,26 @@
-//! The custom metrics API: discovery, and latest values for the autoscaler.
+//! The custom metrics API: latest values of objects, for the autoscaler.
 //!
-//! Contract: `k8s.io/metrics/pkg/apis/custom_metrics`, and what kube-apiserver's aggregator and the
-//! autoscaler were seen to ask. Everything answers JSON whatever `Accept` says: the autoscaler asks for
-//! protobuf first and is content with it.
+//! Contract: `k8s.io/metrics/pkg/apis/custom_metrics`, and what the autoscaler was seen to ask.
 
 pub mod answer;
 pub mod path;
 mod values;
 
-use self::path::{PathError, Question, Values, no_such_route, parse_path};
-use super::Api;
+use self::path::{PathError, Values, no_such_route, parse_path};
 use super::auth::Caller;
 use super::error::ApiError;
 use crate::app::App;
-use crate::kubernetes::discovery::{group, group_list, resource_list, version_info};
 use crate::kubernetes::objects::{Known, NotKnown};
 use crate::kubernetes::request_attributes::RequestAttributes;
 use crate::kubernetes::resources::ResourceError;
 use crate::kubernetes::selector;
-use axum::extract::{Query, State};
+use axum::Json;
+use axum::extract::Query;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
-use axum::{Json, Router};
 use kube::core::Selector;
 use serde::Deserialize;
 use std::sync::Arc;
-
-/// The routes of this API, and those around it that every API server has.
-pub fn routes() -> Router<App> {
-    Router::new()
-        .route("/apis", read_only(get(apis)))
-        .route("/apis/", read_only(get(apis)))
-        .route("/apis/{*path}", read_only(get(apis)))
-        .route("/openapi/{*path}", read_only(get(no_openapi)))
-        .route("/version", read_only(get(version)))
-        .route("/version/", read_only(get(version)))
-}
-
-fn read_only(routes: MethodRouter<App>) -> MethodRouter<App> {
-    routes.fallback(method_not_allowed)
-}
 
 /// Selectors of a question for values. Any other parameter (`timeout`, `pretty`) is nothing to it.
 #[derive(Default, Deserialize)]
@@ -52,34 +32,27 @@ struct Selectors {
     metric_label_selector: String,
 }
 
-async fn apis(State(app): State<App>, caller: Caller, uri: Uri) -> Response {
-    let question = question(&app, uri.path()).await;
-    let api = match &question {
-        Ok(Question::Groups | Question::Group | Question::Resources(_)) => "discovery",
-        _ => "custom_metrics",
-    };
-    let answer = match (caller.read, question) {
-        (false, _) => Err(forbidden(uri.path(), &caller.user)),
-        (true, Err(error)) => Err(error),
-        (true, Ok(Question::Groups)) => Ok(Json(group_list()).into_response()),
-        (true, Ok(Question::Group)) => Ok(Json(group()).into_response()),
-        (true, Ok(Question::Resources(version))) => {
-            Ok(Json(resource_list(version, &app.catalog.snapshot())).into_response())
-        }
-        (true, Ok(Question::Values(asked))) => latest_values(&app, &caller, &uri, &asked).await,
-    };
-    respond(api, answer)
+/// Answers a path of this API that is none of its discovery.
+pub(super) async fn answer(app: &App, caller: &Caller, uri: &Uri) -> Result<Response, ApiError> {
+    if !caller.read {
+        return Err(forbidden(uri.path(), &caller.user));
+    }
+    let asked = question(app, uri.path()).await?;
+    if !app.settings.served.serves(asked.version.with_group()) {
+        return Err(no_such_route());
+    }
+    latest_values(app, caller, uri, &asked).await
 }
 
 /// What a path asks. A resource that the cluster got a moment ago is looked for once more.
-async fn question(app: &App, path: &str) -> Result<Question, ApiError> {
+async fn question(app: &App, path: &str) -> Result<Values, ApiError> {
     let parse = || parse_path(&app.resolver().for_reads(), path);
     match (parse(), app.live()) {
         (Err(PathError::Resource(ResourceError::NotInCluster { .. })), Some(live)) => {
             live.mapping.refresh_after_miss().await;
             Ok(parse()?)
         }
-        (question, _) => Ok(question?),
+        (asked, _) => Ok(asked?),
     }
 }
 
@@ -147,25 +120,6 @@ fn warning_header(text: &str) -> HeaderValue {
 /// 403: this user may not get this path.
 fn forbidden(path: &str, user: &str) -> ApiError {
     ApiError::new(StatusCode::FORBIDDEN, RequestAttributes::of("GET", path).forbidden(user))
-}
-
-async fn version(caller: Caller, uri: Uri) -> Response {
-    let allowed = if caller.read { Ok(()) } else { Err(forbidden(uri.path(), &caller.user)) };
-    respond("discovery", allowed.map(|()| Json(version_info()).into_response()))
-}
-
-/// The aggregator asks each minute and is content without.
-async fn no_openapi(_: Caller) -> Response {
-    respond("discovery", Err(no_such_route()))
-}
-
-async fn method_not_allowed() -> Response {
-    let message = "the server does not allow this method on the requested resource";
-    respond("custom_metrics", Err(ApiError::method_not_allowed(message, "GET, HEAD")))
-}
-
-fn respond(api: &'static str, answer: Result<Response, ApiError>) -> Response {
-    Api(api).answered(answer.unwrap_or_else(ApiError::into_status))
 }
 
 #[cfg(test)]

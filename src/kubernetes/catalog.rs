@@ -6,10 +6,12 @@
 //!
 //! invariant: all entries of one resource have the same `namespaced`, or the aggregator errs.
 
+use super::documents::Documents;
 use super::resources::{
     NAMESPACE_LABEL, RESOURCE_INFO_METRIC, RESOURCE_INFO_NAMESPACED, RESOURCE_INFO_RESOURCE, Resource,
     built_in_resources, is_resource_label, resolve,
 };
+use super::served::Served;
 use crate::app::App;
 use crate::store::{Context, LabelsRequest, Scope, Store, StoreError};
 use arc_swap::ArcSwap;
@@ -50,6 +52,8 @@ pub struct Entry {
 pub struct Snapshot {
     /// Sorted by resource, then by metric; at most as many as were asked for.
     pub entries: Vec<Entry>,
+    /// Metrics with a series of some namespace, sorted; at most as many as were asked for.
+    pub external: Vec<String>,
     /// How many more there are.
     pub left_out: usize,
     /// The labels of custom resources.
@@ -90,16 +94,45 @@ impl Snapshot {
 }
 
 /// A snapshot of `resource/metric` pairs, in memory, replaced as a whole.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Catalog {
+    served: Served,
     current: ArcSwap<Snapshot>,
+    /// What is told of it.
+    documents: ArcSwap<Documents>,
     /// Woken when there is something new to list.
     announced: Notify,
     /// Whether it has been said that not everything is listed.
     said_capped: AtomicBool,
 }
 
+impl Default for Catalog {
+    fn default() -> Self {
+        Self::new(Served::default())
+    }
+}
+
 impl Catalog {
+    /// An empty one, for what is served.
+    #[must_use]
+    pub fn new(served: Served) -> Self {
+        let snapshot = Snapshot::default();
+        let documents = Documents::new(&served, &snapshot);
+        Self {
+            served,
+            current: ArcSwap::from_pointee(snapshot),
+            documents: ArcSwap::from_pointee(documents),
+            announced: Notify::new(),
+            said_capped: AtomicBool::new(false),
+        }
+    }
+
+    /// What discovery tells now. Never waits.
+    #[must_use]
+    pub fn documents(&self) -> Arc<Documents> {
+        self.documents.load_full()
+    }
+
     /// Says that new series have been written: they are to be listed soon. Never waits.
     pub fn announce(&self) {
         self.announced.notify_one();
@@ -129,6 +162,10 @@ impl Catalog {
                 left_out = snapshot.left_out,
                 "discovery does not list all metrics: all can be read, but kubectl won't show the rest"
             );
+        }
+        let told = self.current.load();
+        if snapshot.entries != told.entries || snapshot.external != told.external {
+            self.documents.store(Arc::new(Documents::new(&self.served, &snapshot)));
         }
         self.current.store(Arc::new(snapshot));
         Ok(())
@@ -210,13 +247,17 @@ impl Reader<'_> {
                 namespaced: *namespaced,
             }));
         }
-        let left_out = entries.len().saturating_sub(entries_max);
+        let mut external =
+            self.label_values(Some(METRIC_NAME_LABEL), vec![Matcher::not_equal(NAMESPACE_LABEL, "")]).await?;
+        external.retain(|metric| metric != RESOURCE_INFO_METRIC);
+        let left_out = entries.len().saturating_sub(entries_max) + external.len().saturating_sub(entries_max);
+        external.truncate(entries_max);
         let entries = entries.into_iter().take(entries_max).collect();
         let custom = custom.into_iter().map(|(label, (resource, namespaced))| {
             (label, CustomResource { name: resource.group_resource(), namespaced })
         });
         let custom = custom.collect();
-        Ok(Snapshot { entries, left_out, custom })
+        Ok(Snapshot { entries, external, left_out, custom })
     }
 
     /// Metrics with a series that names an object of the resource.
@@ -349,7 +390,8 @@ mod tests {
             metrics.iter().map(|m| [("__name__", m.as_str()), ("namespace", "a"), ("pod", "p")]).collect();
         let series: Vec<&[(&str, &str)]> = series.iter().map(<[_; 3]>::as_slice).collect();
         let catalog = catalog_of(&series, 4).await;
-        assert_eq!((catalog.snapshot().entries.len(), catalog.snapshot().left_out), (4, 6));
+        assert_eq!((catalog.snapshot().entries.len(), catalog.snapshot().external.len()), (4, 4));
+        assert_eq!(catalog.snapshot().left_out, 6 + 6);
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ use crate::http::trust::{Trust, TrustError, TrustSettings};
 use crate::kubernetes::certificates::{CertificateError, ServingCertificate};
 use crate::kubernetes::cluster::{Cluster, ClusterError};
 use crate::kubernetes::reviews::{AccessReviews, KEPT, TokenReviews};
+use crate::kubernetes::served::RuntimeConfigError;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::io;
@@ -42,6 +43,9 @@ pub enum PrepareError {
     /// The settings file is not usable.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// A `--runtime-config` that turns nothing on or off.
+    #[error("--runtime-config {0}")]
+    RuntimeConfig(#[from] RuntimeConfigError),
     /// The credentials file is not usable.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
@@ -94,6 +98,7 @@ pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared
     check_bind(args.listen, args.credentials_file.is_some() || cluster.is_some())?;
     check_secure_bind(args, cluster.is_some())?;
     let mut settings = args.app_settings()?;
+    settings.served = args.apis.served()?;
     // Where the aggregator authenticates and authorises, nothing may go around it.
     settings.kubernetes_apis_on_plain_port = cluster.is_none();
     let mut background = Vec::new();

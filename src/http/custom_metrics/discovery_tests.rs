@@ -1,6 +1,6 @@
 //! From a push to discovery, over the real engine.
 
-use super::*;
+use crate::http::kubernetes_apis::routes;
 use crate::http::write_metrics;
 use crate::kubernetes::catalog::spawn_refresher;
 use crate::testing::{Fault, TestApp};

@@ -1,9 +1,7 @@
 //! What a path of the custom metrics API asks.
 //!
 //! ```text
-//! /apis                                                       which groups
-//! /apis/custom.metrics.k8s.io                                 which versions
-//! /apis/custom.metrics.k8s.io/{version}                       which metrics of which resources
+//! /apis/custom.metrics.k8s.io/{version}
 //!   /namespaces/{ns}/{resource[.group]}/{name|*}/{metric}     values of objects in a namespace
 //!   /namespaces/{ns}/{resource[.group]}/{name}                all values of one object
 //!   /namespaces/{ns}/metrics/{metric}                         the value of the namespace itself
@@ -19,19 +17,6 @@ use crate::kubernetes::discovery::{CUSTOM_METRICS_GROUP, Version};
 use crate::kubernetes::mapping::Resolver;
 use crate::kubernetes::resources::{Resource, ResourceError};
 use percent_encoding::percent_decode_str;
-
-/// What is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// Which groups are served.
-    Groups,
-    /// Which versions of the group.
-    Group,
-    /// Which metrics of which resources.
-    Resources(Version),
-    /// Values of metrics.
-    Values(Box<Values>),
-}
 
 /// Whose metric is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,19 +61,13 @@ impl From<PathError> for ApiError {
 ///
 /// # Errors
 /// 404 for what is no route or resource here, 400 for a path of no valid form.
-pub fn parse_path(resolver: &Resolver, path: &str) -> Result<Question, PathError> {
+pub fn parse_path(resolver: &Resolver, path: &str) -> Result<Values, PathError> {
     let segments = segments(path)?;
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     match segments.as_slice() {
-        ["apis"] => Ok(Question::Groups),
-        ["apis", CUSTOM_METRICS_GROUP] => Ok(Question::Group),
         ["apis", CUSTOM_METRICS_GROUP, version, object @ ..] => {
             let version = Version::of(version).ok_or_else(no_such_route)?;
-            if object.is_empty() {
-                Ok(Question::Resources(version))
-            } else {
-                values(resolver, version, object)
-            }
+            values(resolver, version, object)
         }
         _ => Err(no_such_route().into()),
     }
@@ -111,7 +90,7 @@ fn segments(path: &str) -> Result<Vec<String>, ApiError> {
     path.split('/').map(|segment| decode(segment).map_err(|_| invalid())).collect()
 }
 
-fn values(resolver: &Resolver, version: Version, object: &[&str]) -> Result<Question, PathError> {
+fn values(resolver: &Resolver, version: Version, object: &[&str]) -> Result<Values, PathError> {
     if object.iter().any(|segment| segment.is_empty()) {
         return Err(invalid().into());
     }
@@ -133,13 +112,13 @@ fn values(resolver: &Resolver, version: Version, object: &[&str]) -> Result<Ques
         return Err(invalid().into());
     }
     let resource = resolver.resolve(resource).map_err(PathError::Resource)?;
-    Ok(Question::Values(Box::new(Values {
+    Ok(Values {
         version,
         namespace: namespace.map(str::to_owned),
         resource,
         name: (!every).then(|| name.to_owned()),
         metric: metric.map(str::to_owned),
-    })))
+    })
 }
 
 #[cfg(test)]
@@ -152,9 +131,8 @@ mod tests {
 
     /// namespace, resource, name, metric
     fn asked(rest: &str) -> [String; 4] {
-        let question = parse_path(&Resolver::default(), &format!("{BASE}{rest}"))
+        let values = parse_path(&Resolver::default(), &format!("{BASE}{rest}"))
             .unwrap_or_else(|e| panic!("{rest}: {e:?}"));
-        let Question::Values(values) = question else { panic!("{rest}: {question:?}") };
         let shown = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         let resource = values.resource.group_resource();
         [shown(values.namespace), resource, shown(values.name), shown(values.metric)]
@@ -180,16 +158,6 @@ mod tests {
         ] {
             assert_eq!(asked(rest), expected.map(str::to_owned), "{rest}");
         }
-        for slash in ["", "/"] {
-            assert_eq!(
-                parse_path(&Resolver::default(), &format!("/apis{slash}")).ok(),
-                Some(Question::Groups)
-            );
-            let group = format!("/apis/custom.metrics.k8s.io{slash}");
-            assert_eq!(parse_path(&Resolver::default(), &group).ok(), Some(Question::Group));
-            let version = parse_path(&Resolver::default(), &format!("{BASE}{slash}")).ok();
-            assert_eq!(version, Some(Question::Resources(Version::V1Beta2)));
-        }
     }
 
     #[test]
@@ -197,7 +165,10 @@ mod tests {
         let not_found = (StatusCode::NOT_FOUND, "the server could not find the requested resource");
         let invalid = (StatusCode::BAD_REQUEST, "invalid request path");
         for (path, (code, message)) in [
+            ("/apis", not_found),
             ("/apis/apps", not_found),
+            ("/apis/custom.metrics.k8s.io", not_found),
+            ("/apis/custom.metrics.k8s.io/v1beta2", not_found),
             ("/apis/custom.metrics.k8s.io/v1", not_found),
             ("/apis/custom.metrics.k8s.io/v1beta2/nodes", not_found),
             ("/apis/custom.metrics.k8s.io/v1beta2/namespaces/x", not_found),

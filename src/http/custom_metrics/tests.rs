@@ -1,5 +1,6 @@
 use super::*;
 use crate::app::Settings;
+use crate::http::kubernetes_apis::routes;
 use crate::kubernetes::resources::{resolve, resource_info_labels};
 use crate::query::freshness::{MetricRule, Pattern};
 use crate::store::Scope;
@@ -387,7 +388,7 @@ async fn other_methods_and_routes_are_refused() {
             assert_eq!((code.as_u16(), &body["reason"]), (405, &json!("MethodNotAllowed")), "{path}");
         }
     }
-    for path in ["/openapi/v2", "/openapi/v3", "/openapi/v3/apis/x", "/apis/apps/v1"] {
+    for path in ["/openapi/v1", "/openapi/v3/apis/x", "/apis/apps/v1"] {
         let (code, body) = server.ask(Method::GET, path).await;
         assert_eq!((code.as_u16(), &body["reason"]), (404, &json!("NotFound")), "{path}");
     }

@@ -1,0 +1,342 @@
+//! The external metrics API: any series of a namespace, without an object that it would describe.
+//!
+//! Contract: `k8s.io/metrics/pkg/apis/external_metrics`. An answer has one item a series, which is what
+//! the autoscaler sums. `labelSelector` selects by metric labels; the namespace is that of the path.
+
+use super::auth::Caller;
+use super::error::ApiError;
+use crate::app::App;
+use crate::kubernetes::quantity::Quantity;
+use crate::kubernetes::request_attributes::RequestAttributes;
+use crate::kubernetes::resources::{NAMESPACE_LABEL, RESOURCE_INFO_METRIC};
+use crate::kubernetes::selector::{self, Requirements};
+use crate::kubernetes::served::{EXTERNAL_METRICS_GROUP, GroupVersion};
+use crate::query::freshness::LatestPolicy;
+use crate::store::{Context, LabelsRequest, Latest, RangeRequest};
+use crate::time::whole_ms;
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use lookback_storage::{Aggregation, Labels, METRIC_NAME_LABEL, Matcher};
+use percent_encoding::percent_decode_str;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Most series in one answer; more is 422.
+const ITEMS_MAX: usize = 10_000;
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Asked {
+    namespace: String,
+    metric: String,
+    selector: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExternalMetricValueList {
+    kind: &'static str,
+    api_version: String,
+    metadata: BTreeMap<String, String>,
+    items: Vec<ExternalMetricValue>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExternalMetricValue {
+    metric_name: String,
+    metric_labels: MetricLabels,
+    timestamp: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window: Option<u64>,
+    value: String,
+}
+
+/// The labels of a series but for its name.
+struct MetricLabels(Arc<Labels>);
+
+impl Serialize for MetricLabels {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in self.0.iter().filter(|(name, _)| *name != METRIC_NAME_LABEL) {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+/// Whether a path is of this API, below its discovery.
+pub(super) fn is_asked(path: &str) -> bool {
+    path.strip_prefix("/apis/")
+        .and_then(|rest| rest.strip_prefix(EXTERNAL_METRICS_GROUP))
+        .is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Answers a path for values.
+pub(super) async fn answer(app: &App, caller: &Caller, uri: &Uri) -> Result<Response, ApiError> {
+    if !app.settings.served.serves(GroupVersion::ExternalV1Beta1) {
+        return Err(no_such_route());
+    }
+    let asked = parse(uri)?;
+    if !caller.read || !caller.scope.allows(Some(&asked.namespace)) {
+        let message = RequestAttributes::of("GET", uri.path()).forbidden(&caller.user);
+        return Err(ApiError::new(StatusCode::FORBIDDEN, message));
+    }
+    let selector =
+        selector::parse(&asked.selector).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let requirements = Requirements::of(&selector);
+    let context = app.context(&caller.scope);
+    let now_ms = app.clock.now_ms();
+    let policy = app.settings.latest_policies().of(&asked.metric, &asked.namespace, "");
+    let matchers =
+        [Matcher::equal(METRIC_NAME_LABEL, &asked.metric), Matcher::equal(NAMESPACE_LABEL, &asked.namespace)];
+    let mut found = app.store.latest(&context, &matchers, policy.not_before_ms(now_ms)).await?;
+    let fresh = found.len();
+    found.retain(|latest| requirements.select(&latest.labels, &[METRIC_NAME_LABEL]));
+    if found.len() > ITEMS_MAX {
+        let message =
+            format!("{} series, and {ITEMS_MAX} are the most: select fewer by labelSelector", found.len());
+        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message));
+    }
+    put_rates(app, &context, &matchers, &policy, &mut found, now_ms).await?;
+    let window = policy.rate_window.map(|window| window.as_secs());
+    let items: Vec<_> = found.into_iter().filter_map(|latest| item(&asked.metric, latest, window)).collect();
+    let mut warning = None;
+    if items.is_empty() {
+        let request = LabelsRequest { name: Some(METRIC_NAME_LABEL.to_owned()), matchers: matchers.to_vec() };
+        if asked.metric == RESOURCE_INFO_METRIC || app.store.labels(&context, request).await?.is_empty() {
+            let Asked { namespace, metric, .. } = asked;
+            return Err(ApiError::not_found(format!(
+                "the server could not find the metric {metric} in the namespace {namespace}"
+            )));
+        }
+        warning = Some(match fresh {
+            0 => "299 lookback \"no series of the metric has a fresh value\"",
+            _ => "299 lookback \"the selector leaves no series with a usable value\"",
+        });
+    }
+    let list = ExternalMetricValueList {
+        kind: GroupVersion::ExternalV1Beta1.list_kind(),
+        api_version: GroupVersion::ExternalV1Beta1.to_string(),
+        metadata: BTreeMap::new(),
+        items,
+    };
+    let mut response = axum::Json(list).into_response();
+    if let Some(warning) = warning {
+        response.headers_mut().insert(header::WARNING, HeaderValue::from_static(warning));
+    }
+    Ok(response)
+}
+
+/// A value that can't be carried is a missing one.
+fn item(
+    metric: &str,
+    Latest { labels, sample, .. }: Latest,
+    window: Option<u64>,
+) -> Option<ExternalMetricValue> {
+    let quantity = Quantity::from_f64(sample.value)?;
+    quantity.milli()?;
+    Some(ExternalMetricValue {
+        metric_name: metric.to_owned(),
+        metric_labels: MetricLabels(labels),
+        timestamp: Timestamp::from_second(sample.timestamp_ms.div_euclid(1000)).ok()?,
+        window,
+        value: quantity.to_string(),
+    })
+}
+
+/// Puts the rate in place of the value where a rule says that the metric is a counter; a series without
+/// one is left out.
+async fn put_rates(
+    app: &App,
+    context: &Context,
+    matchers: &[Matcher],
+    policy: &LatestPolicy,
+    found: &mut Vec<Latest>,
+    now_ms: i64,
+) -> Result<(), ApiError> {
+    let newest_ms = found.iter().map(|latest| latest.sample.timestamp_ms).max();
+    let (Some(window), Some(newest_ms)) = (policy.rate_window, newest_ms) else { return Ok(()) };
+    let request = RangeRequest {
+        matchers: matchers.to_vec(),
+        start_ms: newest_ms.min(now_ms),
+        end_ms: newest_ms.min(now_ms),
+        step_ms: whole_ms(window).max(1),
+        aggregation: Aggregation::Avg,
+        counter: true,
+        samples_max: app.settings.samples_max,
+    };
+    let rates = app.store.range(context, request).await?;
+    let rates: BTreeMap<_, f64> = rates
+        .iter()
+        .filter_map(|series| Some((series.labels.as_ref(), series.samples.first()?.value)))
+        .collect();
+    found.retain_mut(|latest| match rates.get(latest.labels.as_ref()) {
+        Some(rate) => {
+            latest.sample.value = *rate;
+            true
+        }
+        None => false,
+    });
+    Ok(())
+}
+
+fn no_such_route() -> ApiError {
+    ApiError::not_found("the server could not find the requested resource")
+}
+
+/// Reads `/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{metric}` and the query.
+fn parse(uri: &Uri) -> Result<Asked, ApiError> {
+    let invalid = || ApiError::bad_request("invalid request path");
+    let decode = |part: &str| Some(percent_decode_str(part).decode_utf8().ok()?.into_owned());
+    let path = uri.path();
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let parts: Vec<String> =
+        path.trim_start_matches('/').split('/').map(decode).collect::<Option<_>>().ok_or_else(invalid)?;
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let ["apis", EXTERNAL_METRICS_GROUP, version, "namespaces", namespace, metric] = parts.as_slice() else {
+        return Err(no_such_route());
+    };
+    if *version != GroupVersion::ExternalV1Beta1.version() {
+        return Err(no_such_route());
+    }
+    if namespace.is_empty() || metric.is_empty() {
+        return Err(invalid());
+    }
+    let query = uri.query().unwrap_or_default();
+    let value = |name: &str| -> Option<String> {
+        let pair = query.split('&').find(|pair| pair.split('=').next() == Some(name))?;
+        decode(&pair.split_once('=').map_or("", |(_, value)| value).replace('+', " "))
+    };
+    if value("watch").is_some_and(|watch| !matches!(watch.as_str(), "false" | "0" | "")) {
+        return Err(ApiError::method_not_allowed(
+            "external metrics can't be watched: ask again",
+            "GET, HEAD",
+        ));
+    }
+    Ok(Asked {
+        namespace: (*namespace).to_owned(),
+        metric: (*metric).to_owned(),
+        selector: value("labelSelector").unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::Settings;
+    use crate::http::kubernetes_apis::routes;
+    use crate::kubernetes::served::Served;
+    use crate::query::freshness::{MetricRule, Pattern};
+    use crate::store::Scope;
+    use crate::testing::{NOW_MS, TestApp};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    const BASE: &str = "/apis/external.metrics.k8s.io/v1beta1/namespaces";
+
+    fn server(settings: Settings) -> TestApp {
+        let server = TestApp::with_settings(settings).routed(routes());
+        let series = |route: &'static str| [("__name__", "jobs"), ("namespace", "shop"), ("queue", route)];
+        server.put(&series("a"), NOW_MS - 1_500, 1.5);
+        server.put(&series("b"), NOW_MS - 500, 2.0);
+        server.put(&series("nan"), NOW_MS, f64::NAN);
+        server.put(&series("old"), NOW_MS - 400_000, 9.0);
+        server.put(&[("__name__", "jobs"), ("namespace", "bank")], NOW_MS, 7.0);
+        server.put(&[("__name__", "old"), ("namespace", "shop")], NOW_MS - 400_000, 7.0);
+        server
+    }
+
+    async fn items(server: &TestApp, path: &str) -> Vec<Value> {
+        let answer = server.get(&format!("{BASE}/{path}")).await;
+        assert_eq!(answer.code, 200, "{path}: {}", answer.body);
+        assert_eq!(answer.json()["kind"], "ExternalMetricValueList");
+        answer.json()["items"].as_array().expect("a list").clone()
+    }
+
+    #[tokio::test]
+    async fn every_fresh_series_of_the_namespace_is_an_item() {
+        let server = server(Settings::default());
+        assert_eq!(
+            items(&server, "shop/jobs").await,
+            [
+                json!({"metricName": "jobs", "metricLabels": {"namespace": "shop", "queue": "a"},
+                    "timestamp": "2026-11-22T09:01:58Z", "value": "1500m"}),
+                json!({"metricName": "jobs", "metricLabels": {"namespace": "shop", "queue": "b"},
+                    "timestamp": "2026-11-22T09:01:59Z", "value": "2"}),
+            ]
+        );
+        let values = async |query: &str| -> Vec<Value> {
+            let items = items(&server, &format!("shop/jobs?labelSelector={query}")).await;
+            items.iter().map(|item| item["value"].clone()).collect()
+        };
+        assert_eq!(values("queue%3Da").await, ["1500m"]);
+        assert_eq!(values("queue+in+%28a%2Cb%29").await, ["1500m", "2"]);
+        assert_eq!(values("%21queue").await, [""; 0]);
+        assert_eq!(items(&server, "shop/old").await, [""; 0]);
+        assert_eq!(items(&server, "bank/jobs/?timeout=5s").await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_answered_says_why() {
+        let mut server = server(Settings::default());
+        for (path, code, message) in [
+            ("shop/nope", 404, "the server could not find the metric nope in the namespace shop"),
+            ("shop/jobs?watch=true", 405, "external metrics can't be watched"),
+            ("shop/jobs?labelSelector=!!", 400, "unable to parse requirement: "),
+            ("shop", 404, "the server could not find the requested resource"),
+            ("shop/jobs/more", 404, "the server could not find the requested resource"),
+            ("%FF/jobs", 400, "invalid request path"),
+        ] {
+            let answer = server.get(&format!("{BASE}/{path}")).await;
+            let said = answer.json()["message"].as_str().expect("a message").to_owned();
+            assert!(answer.code == code && said.starts_with(message), "{path}: {} {said}", answer.code);
+        }
+        let other = Scope::Namespaces(Arc::new(BTreeSet::from(["bank".to_owned()])));
+        server.caller = Some(Caller { user: "eve".to_owned(), scope: other, ..Caller::local() });
+        let answer = server.get(&format!("{BASE}/shop/jobs")).await;
+        assert_eq!(answer.code, 403);
+        let message = "jobs.external.metrics.k8s.io is forbidden: User \"eve\" cannot list resource \"jobs\" in API \
+                       group \"external.metrics.k8s.io\" in the namespace \"shop\"";
+        assert_eq!(answer.json()["message"], message);
+    }
+
+    #[tokio::test]
+    async fn a_version_that_is_turned_off_is_not_there() {
+        let served = Served::of_runtime_config(["external.metrics.k8s.io=false"]).expect("usable");
+        let server = server(Settings { served, ..Settings::default() });
+        assert_eq!(server.get(&format!("{BASE}/shop/jobs")).await.code, 404);
+    }
+
+    #[tokio::test]
+    async fn a_counter_is_answered_by_its_rate() {
+        let rule = MetricRule {
+            metric: Pattern::new("sent_total"),
+            namespace: Pattern::any(),
+            resource: Pattern::any(),
+            freshness: None,
+            hold: None,
+            rate_window: Some(Duration::from_secs(60)),
+        };
+        let server = server(Settings { metric_rules: vec![rule], ..Settings::default() });
+        let samples: Vec<(i64, f64)> =
+            (0..=60).map(|s| (NOW_MS - 60_000 + s * 1_000, s as f64 * 4.0)).collect();
+        server.put_all(&[("__name__", "sent_total"), ("namespace", "shop")], &samples);
+        let item = &items(&server, "shop/sent_total").await[0];
+        assert_eq!((&item["value"], &item["window"]), (&json!("4"), &json!(60)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_panics(rest in "[!-~]{0,40}", query in "[!-~]{0,40}") {
+            if let Ok(uri) = format!("{BASE}/{rest}?{query}").parse::<Uri>() {
+                let _ = parse(&uri);
+            }
+        }
+    }
+}

@@ -6,6 +6,7 @@
 mod apis;
 mod authentication;
 mod cluster;
+pub mod registration;
 pub mod retention;
 mod settings_file;
 
@@ -15,6 +16,7 @@ pub use cluster::ClusterArgs;
 pub use retention::{Retention, RetentionArgs};
 pub use settings_file::SettingsError;
 
+use self::registration::{PreflightArgs, RegistrationArgs, TakeOverArgs};
 use crate::app::Settings;
 use crate::ingest::import::ImportArgs;
 use crate::time::parse_duration;
@@ -40,6 +42,12 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Load a file of history into the store while no server holds it.
     Import(Box<ImportCommand>),
+    /// Show who serves the metrics APIs, and fail where registering Lookback would take them from another.
+    Preflight(Box<PreflightArgs>),
+    /// Register the metrics APIs to Lookback, and remember who had them.
+    TakeOver(Box<TakeOverArgs>),
+    /// Give the metrics APIs back to whom they were taken from.
+    GiveBack(Box<RegistrationArgs>),
 }
 
 /// Flags of `lookback import`.
@@ -276,7 +284,7 @@ mod tests {
         let cli = Cli::try_parse_from([&["lookback"], args].concat()).expect("valid");
         match cli.into_command() {
             Command::Serve(args) => *args,
-            Command::Import(_) => panic!("not an import"),
+            other => panic!("no server: {other:?}"),
         }
     }
 

@@ -13,6 +13,7 @@ pub mod object_index;
 pub mod objects;
 pub mod openapi;
 pub mod quantity;
+pub mod registration;
 pub mod request_attributes;
 pub mod resources;
 pub mod reviews;

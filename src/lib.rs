@@ -3,6 +3,7 @@
 pub mod app;
 pub mod budget;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod http;
 pub mod ingest;

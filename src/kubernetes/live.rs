@@ -3,9 +3,11 @@
 use super::cluster::Cluster;
 use super::live_mapping::LiveMapping;
 use super::objects::{Bounds, Known, NotKnown, Objects};
+use super::registration::{APIS, Owner, Registrations};
 use super::resources::Resource;
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::{debug, info, warn};
 
 /// How long a question that needs the objects of a resource waits for its first list.
 const LISTING_WAIT: Duration = Duration::from_secs(2);
@@ -54,6 +56,30 @@ impl Live {
         if is_watchable { self.objects.of(resource, Duration::ZERO).await.ok() } else { None }
     }
 
+    /// Says who serves the metrics APIs at the start.
+    async fn tell_registrations(&self) {
+        let registrations = Registrations::new(self.cluster.lister.clone());
+        match registrations.read(&APIS).await {
+            Ok(registered) => {
+                for one in registered {
+                    let (api, owner) = (one.api.to_string(), one.owner.to_string());
+                    let is_others = match &one.owner {
+                        Owner::Nobody => false,
+                        Owner::ApiServer => true,
+                        Owner::Service(service) => service.namespace != self.cluster.namespace,
+                    };
+                    match is_others {
+                        true => {
+                            warn!(api, owner, "another serves this API: autoscalers do not ask this Lookback")
+                        }
+                        false => info!(api, owner, "who serves this API"),
+                    }
+                }
+            }
+            Err(error) => debug!(%error, "who serves the metrics APIs can't be read"),
+        }
+    }
+
     /// Keeps it up to date until `shutdown`.
     pub async fn keep_fresh(&self, shutdown: impl Future<Output = ()>) {
         let pods = async {
@@ -64,7 +90,7 @@ impl Live {
         };
         tokio::select! {
             () = shutdown => {}
-            ((), ()) = async { tokio::join!(pods, self.mapping.keep_fresh()) } => {}
+            ((), (), ()) = async { tokio::join!(pods, self.tell_registrations(), self.mapping.keep_fresh()) } => {}
         }
         self.objects.close();
     }

@@ -234,6 +234,21 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             put(&shared, &format!("{path}/{name}"), body.clone());
             (StatusCode::CREATED, Json(body)).into_response()
         }
+        Method::PUT => {
+            let exists = shared.lock().objects.contains_key(&path);
+            if !exists {
+                return status(404, "no such object");
+            }
+            put(&shared, &path, body);
+            Json(shared.lock().objects.get(&path).cloned()).into_response()
+        }
+        Method::DELETE => {
+            let mut inner = shared.lock();
+            let Some(object) = inner.objects.remove(&path) else { return status(404, "no such object") };
+            record(&shared, &mut inner, &path, "DELETED", object);
+            Json(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}))
+                .into_response()
+        }
         Method::PATCH => patch(&shared, &path, body),
         Method::GET if value(query, "watch").is_some_and(|watch| watch != "false") => {
             watch_below(&shared, &path, query)

@@ -12,6 +12,7 @@ use crate::query::freshness::{MetricRule, Policies};
 use crate::store::{Context, Scope, Store, StoreError, StoreStats};
 use crate::telemetry::Metrics;
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub struct Settings {
     /// Most bytes that all requests under way may take together for what they carry; at least what the
     /// largest one takes.
     pub request_bytes_max: usize,
+    /// Most questions about history a second of one client; `None`: as many as it likes.
+    pub client_requests_per_second: Option<NonZeroU32>,
     /// Most `resource/metric` entries in discovery.
     pub discovery_max: usize,
     /// Which series answer `metric=cpu`, `metric=memory`, …, in order of preference.
@@ -87,6 +90,7 @@ impl Default for Settings {
             body_bytes_max: 32 << 20,
             decoded_bytes_max: 128 << 20,
             request_bytes_max: 512 << 20,
+            client_requests_per_second: NonZeroU32::new(1_000),
             discovery_max: 2_000,
             usage_sources: BTreeMap::from([
                 (

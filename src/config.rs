@@ -22,6 +22,7 @@ use crate::ingest::import::ImportArgs;
 use crate::time::parse_duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -101,6 +102,11 @@ pub struct ServeArgs {
     /// Most points a series in one range answer [default: 50000].
     #[arg(long, value_name = "COUNT", env = "LOOKBACK_POINTS_MAX", value_parser = count)]
     pub points_max: Option<usize>,
+
+    /// Most questions about history a second of one client, or off [default: 1000].
+    #[arg(long, value_name = "COUNT|off", env = "LOOKBACK_CLIENT_REQUESTS_PER_SECOND",
+          value_parser = requests_per_second)]
+    pub client_requests_per_second: Option<RequestsPerSecond>,
 
     /// Lookback's own settings, YAML: usage sources and limits.
     #[arg(long, value_name = "FILE", env = "LOOKBACK_SETTINGS")]
@@ -256,6 +262,9 @@ impl ServeArgs {
         settings.freshness = self.freshness.unwrap_or(settings.freshness);
         settings.live.unknown_resources_allowed = self.cluster.allow_unknown_resources;
         settings.points_max = self.points_max.unwrap_or(settings.points_max);
+        if let Some(RequestsPerSecond(limit)) = self.client_requests_per_second {
+            settings.client_requests_per_second = limit;
+        }
         Ok(settings)
     }
 }
@@ -263,6 +272,18 @@ impl ServeArgs {
 fn duration(text: &str) -> Result<Duration, String> {
     let duration_ms = parse_duration(text).map_err(|error| error.to_string())?;
     u64::try_from(duration_ms).map(Duration::from_millis).map_err(|error| error.to_string())
+}
+
+/// How many requests a second; `None`: no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestsPerSecond(pub Option<NonZeroU32>);
+
+fn requests_per_second(text: &str) -> Result<RequestsPerSecond, String> {
+    if text == "off" {
+        return Ok(RequestsPerSecond(None));
+    }
+    let wrong = |_| "use a whole number from 1, or off".to_owned();
+    text.parse().map(|count| RequestsPerSecond(Some(count))).map_err(wrong)
 }
 
 fn count(text: &str) -> Result<usize, String> {
@@ -335,6 +356,7 @@ mod tests {
             "--retention-size=80%",
             "--freshness=90s",
             "--points-max=7",
+            "--client-requests-per-second=off",
             "--requestheader-allowed-names=front-proxy-client,aggregator",
             "--log-level=warn,lookback=debug",
         ]);
@@ -346,6 +368,7 @@ mod tests {
         assert_eq!(args.secure.requestheader_allowed_names, ["front-proxy-client", "aggregator"]);
         let settings = args.app_settings().expect("valid");
         assert_eq!((settings.freshness, settings.points_max), (Duration::from_secs(90), 7));
+        assert_eq!(settings.client_requests_per_second, None);
     }
 
     #[test]
@@ -367,6 +390,7 @@ mod tests {
             (&["--retention-size=big"], "50GiB"),
             (&["--freshness=0"], "zero"),
             (&["--points-max=0"], "from 1"),
+            (&["--client-requests-per-second=0"], "or off"),
             (&["--listen=nowhere"], "--listen"),
             (&["--tls-cert-file=x"], "--tls-private-key-file"),
             (&["--unknown"], "--unknown"),

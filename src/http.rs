@@ -8,6 +8,7 @@ pub mod connection;
 pub mod credentials;
 pub mod custom_metrics;
 pub mod discovery;
+pub mod entity_tag;
 pub mod error;
 pub mod exposition;
 pub mod external_metrics;
@@ -19,10 +20,12 @@ pub mod observe;
 pub mod otlp;
 pub mod pushgateway;
 pub mod range;
+pub mod rate_limit;
 pub mod reload;
 pub mod remote_write;
 pub mod remote_write_v2;
 pub mod server;
+pub mod summary;
 pub mod tls;
 pub mod trust;
 pub mod write_metrics;
@@ -31,6 +34,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use error::ApiError;
 use tokio::task::JoinError;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{Predicate, SizeAbove};
 
 /// Does work that may be slow off the threads that serve other requests.
 ///
@@ -58,3 +64,12 @@ impl Api {
         response
     }
 }
+
+/// Compresses answers for those who accept gzip or zstd; what is small or compressed already stays as it is.
+fn compression() -> CompressionLayer<impl Predicate> {
+    let worth_it = SizeAbove::new(COMPRESSED_BYTES_MIN);
+    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worth_it)
+}
+
+/// An answer that is known to be smaller is not compressed.
+const COMPRESSED_BYTES_MIN: u64 = 1_024;

@@ -4,3 +4,4 @@ pub mod absence;
 pub mod freshness;
 pub mod latest;
 pub mod range;
+pub mod summary;

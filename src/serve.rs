@@ -17,10 +17,12 @@ pub mod retention;
 use crate::app::App;
 use crate::http::auth::{PlainAuth, SecureAuth, plain_auth, secure_auth};
 use crate::http::error::ApiError;
+use crate::http::rate_limit::{RateLimit, rate_limited};
 use crate::http::server::{Limits, run};
 use crate::http::tls::TlsSettings;
 use crate::http::{
-    exposition, health, kubernetes_apis, observe, otlp, pushgateway, range, remote_write, write_metrics,
+    exposition, health, kubernetes_apis, observe, otlp, pushgateway, range, remote_write, summary,
+    write_metrics,
 };
 use crate::kubernetes::catalog::spawn_refresher;
 use axum::Router;
@@ -97,7 +99,7 @@ fn plain_router(app: &App, auth: PlainAuth) -> Router {
         .merge(otlp::routes())
         .merge(exposition::routes())
         .merge(pushgateway::routes())
-        .merge(range::routes())
+        .merge(history_routes(app))
         .merge(remote_write::routes())
         .merge(write_metrics::routes());
     if app.settings.kubernetes_apis_on_plain_port {
@@ -105,6 +107,13 @@ fn plain_router(app: &App, auth: PlainAuth) -> Router {
     }
     let routes = routes.fallback(no_such_path).with_state(app.clone());
     routes.layer(from_fn(observe::tell_caller)).layer(from_fn_with_state(auth, plain_auth))
+}
+
+/// The questions about history: each client may ask so many.
+fn history_routes(app: &App) -> Router<App> {
+    let limit = RateLimit::new(app.settings.client_requests_per_second);
+    let routes = Router::new().merge(range::routes()).merge(summary::routes());
+    routes.layer(from_fn_with_state(limit, rate_limited))
 }
 
 /// Every route of the secure port.

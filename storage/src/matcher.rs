@@ -2,6 +2,8 @@
 
 use crate::labels::Labels;
 use regex::Regex;
+use std::collections::HashSet;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// How a matcher compares.
@@ -23,7 +25,15 @@ pub struct Matcher {
     name: String,
     op: MatchOp,
     value: String,
-    regex: Option<Regex>,
+    test: Test,
+}
+
+/// How a value is compared, beyond equality.
+#[derive(Clone, Debug)]
+enum Test {
+    Equality,
+    Regex(Regex),
+    OneOf(Arc<HashSet<String>>),
 }
 
 /// A regular expression that can't be used.
@@ -45,9 +55,9 @@ impl Matcher {
     /// When `op` is a regular expression and `value` is not one, or one too large to compile.
     pub fn new(name: impl Into<String>, op: MatchOp, value: impl Into<String>) -> Result<Self, MatcherError> {
         let (name, value) = (name.into(), value.into());
-        let regex = match op {
-            MatchOp::Equal | MatchOp::NotEqual => None,
-            MatchOp::Regex | MatchOp::NotRegex => Some(
+        let test = match op {
+            MatchOp::Equal | MatchOp::NotEqual => Test::Equality,
+            MatchOp::Regex | MatchOp::NotRegex => Test::Regex(
                 regex::RegexBuilder::new(&format!("^(?s:{value})$"))
                     .size_limit(REGEX_BYTES_MAX)
                     .build()
@@ -58,19 +68,37 @@ impl Matcher {
                     })?,
             ),
         };
-        Ok(Self { name, op, value, regex })
+        Ok(Self { name, op, value, test })
     }
 
     /// `name="value"`; with an empty value: the label is absent.
     #[must_use]
     pub fn equal(name: impl Into<String>, value: impl Into<String>) -> Self {
-        Self { name: name.into(), op: MatchOp::Equal, value: value.into(), regex: None }
+        Self { name: name.into(), op: MatchOp::Equal, value: value.into(), test: Test::Equality }
     }
 
     /// `name!="value"`; with an empty value: the label is present.
     #[must_use]
     pub fn not_equal(name: impl Into<String>, value: impl Into<String>) -> Self {
-        Self { name: name.into(), op: MatchOp::NotEqual, value: value.into(), regex: None }
+        Self { name: name.into(), op: MatchOp::NotEqual, value: value.into(), test: Test::Equality }
+    }
+
+    /// `name=~"a|b|c"` for values that stand for themselves: as many as there are, and none fits where
+    /// there are none.
+    #[must_use]
+    pub fn one_of<'a>(name: impl Into<String>, values: impl Iterator<Item = &'a str>) -> Self {
+        let set: HashSet<String> = values.map(str::to_owned).collect();
+        let mut sorted: Vec<String> = set.iter().map(|value| regex::escape(value)).collect();
+        sorted.sort_unstable();
+        // An empty class: an expression that nothing fits.
+        let value = if sorted.is_empty() { "[^\\s\\S]".to_owned() } else { sorted.join("|") };
+        Self { name: name.into(), op: MatchOp::Regex, value, test: Test::OneOf(Arc::new(set)) }
+    }
+
+    /// `name!~"a|b|c"` for values that stand for themselves.
+    #[must_use]
+    pub fn none_of<'a>(name: impl Into<String>, values: impl Iterator<Item = &'a str>) -> Self {
+        Self { op: MatchOp::NotRegex, ..Self::one_of(name, values) }
     }
 
     /// The label that is compared.
@@ -94,13 +122,12 @@ impl Matcher {
     /// Whether a label of this value (empty: absent) fits.
     #[must_use]
     pub fn matches_value(&self, value: &str) -> bool {
-        match (self.op, &self.regex) {
-            (MatchOp::Equal, _) => value == self.value,
-            (MatchOp::NotEqual, _) => value != self.value,
-            (MatchOp::Regex, Some(regex)) => regex.is_match(value),
-            (MatchOp::NotRegex, Some(regex)) => !regex.is_match(value),
-            (MatchOp::Regex | MatchOp::NotRegex, None) => unreachable!("made by Matcher::new only"),
-        }
+        let fits = match &self.test {
+            Test::Equality => value == self.value,
+            Test::Regex(regex) => regex.is_match(value),
+            Test::OneOf(set) => set.contains(value),
+        };
+        fits == matches!(self.op, MatchOp::Equal | MatchOp::Regex)
     }
 
     /// Whether the label set fits.
@@ -123,6 +150,18 @@ mod tests {
         assert!(!regex(MatchOp::Regex, "web").matches(&labels));
         assert!(regex(MatchOp::Regex, "web-.|db").matches(&labels));
         assert!(regex(MatchOp::NotRegex, "web").matches(&labels));
+        let any_of = |values: &[&str]| Matcher::one_of("pod", values.iter().copied());
+        assert!(any_of(&["web-1", "db"]).matches(&labels) && !any_of(&["web-.", "web"]).matches(&labels));
+        assert!(any_of(&[""]).matches_value("") && !any_of(&[]).matches_value(""));
+        assert!(!Matcher::none_of("pod", ["web-1"].into_iter()).matches(&labels));
+        assert!(Matcher::none_of("pod", std::iter::empty()).matches(&labels));
+        for values in [&["a.b", "c|d"][..], &[]] {
+            let set = any_of(values);
+            let same = regex(MatchOp::Regex, set.value());
+            for value in ["a.b", "axb", "c|d", "c", ""] {
+                assert_eq!(set.matches_value(value), same.matches_value(value), "{value}");
+            }
+        }
         let error = Matcher::new("pod", MatchOp::Regex, "(").expect_err("refused");
         assert!(error.to_string().contains(r#"label "pod""#), "{error}");
     }

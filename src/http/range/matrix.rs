@@ -4,48 +4,127 @@
 //! the shortest decimal that is read back as the same f64, never with an exponent.
 
 use crate::query::range::{PodSeries, RangeAnswer};
+use lookback_storage::Sample;
 use std::fmt::Write;
 
-/// A typical `[1706097600,"0.25"],`, for the first allocation.
-const POINT_BYTES: usize = 24;
+/// How much of an answer is written before it is handed on, in bytes.
+const PIECE_BYTES: usize = 64 << 10;
 
-/// Writes the answer without building it as a tree first.
-pub(super) fn write(namespace: &str, answer: &RangeAnswer) -> String {
-    let points: usize = answer.series.iter().map(|series| series.samples.len()).sum();
-    let mut json = String::with_capacity(256 + answer.series.len() * 128 + points * POINT_BYTES);
-    json.push_str(r#"{"status":"success","data":{"resultType":"matrix","result":["#);
-    for (place, series) in answer.series.iter().enumerate() {
-        if place > 0 {
-            json.push(',');
-        }
-        write_series(namespace, series, &mut json);
-    }
-    json.push_str(r#"]},"infos":["#);
-    for (place, info) in answer.infos.iter().enumerate() {
-        if place > 0 {
-            json.push(',');
-        }
-        write_string(info, &mut json);
-    }
-    json.push_str("]}");
-    json
+/// Room for the longest point, in bytes: a value without an exponent has up to 340 characters.
+const POINT_BYTES_MAX: usize = 400;
+
+/// An answer as it is written, piece by piece: each is made when it is asked for, and what has been
+/// written of the answer is let go.
+pub(super) struct Matrix {
+    workload: String,
+    namespace: String,
+    series: std::vec::IntoIter<PodSeries>,
+    infos: Vec<String>,
+    /// The samples of the series that was begun, and whether one of them was written.
+    open: Option<(std::vec::IntoIter<Sample>, bool)>,
+    state: State,
 }
 
-fn write_series(namespace: &str, series: &PodSeries, json: &mut String) {
-    json.push_str(r#"{"metric":{"container":"#);
-    write_string(&series.container, json);
-    json.push_str(r#","pod":"#);
-    write_string(&series.pod, json);
-    json.push_str(r#","namespace":"#);
-    write_string(namespace, json);
-    json.push_str(r#"},"values":["#);
-    for (place, sample) in series.samples.iter().enumerate() {
-        json.push_str(if place > 0 { ",[" } else { "[" });
-        write_seconds(sample.timestamp_ms, json);
-        // Display of f64 is the shortest text that round-trips, and has no exponent.
-        let _ = write!(json, r#","{}"]"#, sample.value);
+/// What comes next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Head,
+    /// A series; whether it is the first.
+    Series(bool),
+    End,
+}
+
+impl Matrix {
+    /// What is to be written of an answer about a workload.
+    pub(super) fn new(workload: &str, namespace: &str, answer: RangeAnswer) -> Self {
+        Self {
+            workload: workload.to_owned(),
+            namespace: namespace.to_owned(),
+            series: answer.series.into_iter(),
+            infos: answer.infos,
+            open: None,
+            state: State::Head,
+        }
     }
-    json.push_str("]}");
+
+    fn write_head(&mut self, json: &mut String) {
+        json.push_str(r#"{"status":"success","data":{"resultType":"matrix","result":["#);
+        self.state = State::Series(true);
+    }
+
+    fn write_tail(&mut self, json: &mut String) {
+        json.push_str(r#"]},"infos":["#);
+        for (place, info) in self.infos.iter().enumerate() {
+            json.push_str(if place > 0 { "," } else { "" });
+            write_string(info, json);
+        }
+        json.push_str("]}");
+        self.state = State::End;
+    }
+
+    fn begin_series(&mut self, series: PodSeries, first: bool, json: &mut String) {
+        let PodSeries { pod, container, kind, samples } = series;
+        json.push_str(if first { "" } else { "," });
+        json.push_str(r#"{"metric":{"container":"#);
+        write_string(&container, json);
+        if let Some(pod) = &pod {
+            json.push_str(r#","pod":"#);
+            write_string(pod, json);
+        }
+        json.push_str(r#","namespace":"#);
+        write_string(&self.namespace, json);
+        if pod.is_none() || kind.is_some() {
+            json.push_str(r#","workload":"#);
+            write_string(&self.workload, json);
+        }
+        if let Some(kind) = &kind {
+            json.push_str(r#","kind":"#);
+            write_string(kind, json);
+        }
+        json.push_str(r#"},"values":["#);
+        self.open = Some((samples.into_iter(), false));
+        self.state = State::Series(false);
+    }
+
+    /// Writes points of the series that was begun, until the piece is full or it has no more.
+    fn write_points(&mut self, json: &mut String) {
+        let Some((samples, begun)) = &mut self.open else { return };
+        while json.len() + POINT_BYTES_MAX < PIECE_BYTES {
+            let Some(sample) = samples.next() else {
+                json.push_str("]}");
+                self.open = None;
+                return;
+            };
+            json.push_str(if *begun { ",[" } else { "[" });
+            *begun = true;
+            write_seconds(sample.timestamp_ms, json);
+            // Display of f64 is the shortest text that round-trips, and has no exponent.
+            let _ = write!(json, r#","{}"]"#, sample.value);
+        }
+    }
+}
+
+impl Iterator for Matrix {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        if self.state == State::End {
+            return None;
+        }
+        let mut json = String::with_capacity(PIECE_BYTES);
+        while self.state != State::End && json.len() + POINT_BYTES_MAX < PIECE_BYTES {
+            match self.state {
+                State::Head => self.write_head(&mut json),
+                State::Series(_) if self.open.is_some() => self.write_points(&mut json),
+                State::Series(first) => match self.series.next() {
+                    Some(series) => self.begin_series(series, first, &mut json),
+                    None => self.write_tail(&mut json),
+                },
+                State::End => {}
+            }
+        }
+        Some(json)
+    }
 }
 
 fn write_seconds(timestamp_ms: i64, json: &mut String) {
@@ -65,12 +144,15 @@ fn write_string(text: &str, json: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lookback_storage::Sample;
     use proptest::prelude::*;
+
+    fn write(namespace: &str, answer: RangeAnswer) -> String {
+        Matrix::new("my-app", namespace, answer).collect()
+    }
 
     fn answer(pod: &str, samples: &[(i64, f64)]) -> RangeAnswer {
         let samples = samples.iter().map(|(t, v)| Sample::new(*t, *v)).collect();
-        let series = PodSeries { pod: pod.into(), container: "my-app".into(), samples };
+        let series = PodSeries { pod: Some(pod.into()), container: "my-app".into(), kind: None, samples };
         RangeAnswer { series: vec![series], infos: vec!["a \"b\"".into()] }
     }
 
@@ -83,7 +165,7 @@ mod tests {
             (-500, 1e21),
         ];
         assert_eq!(
-            write("default", &answer("my-app-xxx", &samples)),
+            write("default", answer("my-app-xxx", &samples)),
             concat!(
                 r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"container":"my-app","#,
                 r#""pod":"my-app-xxx","namespace":"default"},"values":[[1706097600,"0.25"],"#,
@@ -97,9 +179,37 @@ mod tests {
     fn nothing_found_is_an_empty_list() {
         let nothing = RangeAnswer { series: Vec::new(), infos: Vec::new() };
         assert_eq!(
-            write("default", &nothing),
+            write("default", nothing),
             r#"{"status":"success","data":{"resultType":"matrix","result":[]},"infos":[]}"#
         );
+    }
+
+    #[test]
+    fn merged_pods_have_the_workload_in_place_of_a_pod_and_collisions_tell_the_kind() {
+        let series = |pod: Option<&str>, kind: Option<&str>| PodSeries {
+            pod: pod.map(str::to_owned),
+            container: "c".into(),
+            kind: kind.map(str::to_owned),
+            samples: vec![Sample::new(1_000, 1.0)],
+        };
+        let all = vec![series(None, None), series(Some("p"), Some("Job"))];
+        let text = write("ns", RangeAnswer { series: all, infos: Vec::new() });
+        let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let metric = |place: usize| json["data"]["result"][place]["metric"].to_string();
+        assert_eq!(metric(0), r#"{"container":"c","namespace":"ns","workload":"my-app"}"#);
+        assert_eq!(
+            metric(1),
+            r#"{"container":"c","kind":"Job","namespace":"ns","pod":"p","workload":"my-app"}"#
+        );
+    }
+
+    #[test]
+    fn a_large_answer_comes_in_bounded_pieces() {
+        let samples: Vec<_> = (0..20_161_i64).map(|i| (i * 30_000, f64::MIN_POSITIVE * i as f64)).collect();
+        let pieces: Vec<String> = Matrix::new("w", "ns", answer("pod", &samples)).collect();
+        assert!(pieces.len() > 10 && pieces.iter().all(|piece| piece.len() <= PIECE_BYTES));
+        let json: serde_json::Value = serde_json::from_str(&pieces.concat()).expect("JSON");
+        assert_eq!(json["data"]["result"][0]["values"].as_array().expect("a list").len(), 20_161);
     }
 
     proptest! {
@@ -110,7 +220,7 @@ mod tests {
             timestamp_ms in -1_i64 << 50..1_i64 << 50,
             value in proptest::num::f64::NORMAL | proptest::num::f64::SUBNORMAL | proptest::num::f64::ZERO,
         ) {
-            let text = write(&namespace, &answer(&pod, &[(timestamp_ms, value)]));
+            let text = write(&namespace, answer(&pod, &[(timestamp_ms, value)]));
             let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
             let series = &json["data"]["result"][0];
             prop_assert_eq!(series["metric"]["pod"].as_str(), Some(pod.as_str()));

@@ -13,7 +13,7 @@ const FORM_BYTES_MAX: usize = 64 << 10;
 const PARAMETERS_MAX: usize = 100;
 
 /// The parameters of a request, those of the query string first.
-pub(super) async fn read(request: Request) -> Result<Vec<(String, String)>, ApiError> {
+pub(in crate::http) async fn read(request: Request) -> Result<Vec<(String, String)>, ApiError> {
     let mut pairs = Vec::new();
     decode(request.uri().query().unwrap_or_default(), &mut pairs)?;
     let content_type = request.headers().get(header::CONTENT_TYPE).cloned();

@@ -1,6 +1,6 @@
 //! Stored series become one series for each pod and container.
 
-use super::PodSeries;
+use super::{Merge, PodSeries};
 use crate::store::SeriesSamples;
 use lookback_storage::{Labels, Sample};
 use std::cmp::Ordering;
@@ -31,16 +31,25 @@ impl Pods {
         self.0.is_empty()
     }
 
+    /// These, and of the others those pods and containers that are missing.
+    pub(super) fn or_else_pods(mut self, others: Self) -> Self {
+        for (key, samples) in others.0 {
+            self.0.entry(key).or_insert(samples);
+        }
+        self
+    }
+
     /// In the order of pods, then containers. The series of a whole pod is left out where there are
     /// series of its containers.
-    pub(super) fn into_series(self) -> Vec<PodSeries> {
+    pub(super) fn into_series(self, kind: Option<&str>) -> Vec<PodSeries> {
         let mut series: Vec<PodSeries> = Vec::with_capacity(self.0.len());
         for ((pod, container), samples) in self.0 {
             // The empty name sorts first, so the pod's own series is the last one taken.
-            if series.last().is_some_and(|last| last.pod == pod && last.container.is_empty()) {
+            let of_pod = |last: &PodSeries| last.pod.as_deref() == Some(&pod) && last.container.is_empty();
+            if series.last().is_some_and(of_pod) {
                 series.pop();
             }
-            series.push(PodSeries { pod, container, samples });
+            series.push(PodSeries { pod: Some(pod), container, kind: kind.map(str::to_owned), samples });
         }
         series
     }
@@ -49,6 +58,36 @@ impl Pods {
 fn pod_and_container(labels: &Labels) -> (String, String) {
     let value = |name| labels.get(name).unwrap_or_default().to_owned();
     (value("pod"), value("container"))
+}
+
+/// One series for each container (and kind), of all pods together.
+pub(super) fn merged(series: Vec<PodSeries>, merge: Merge) -> Vec<PodSeries> {
+    /// The points of each time: what they are folded to, and how many they are.
+    type Folded = BTreeMap<i64, (f64, u32)>;
+    let mut containers: BTreeMap<(Option<String>, String), Folded> = BTreeMap::new();
+    for PodSeries { container, kind, samples, .. } in series {
+        let folded = containers.entry((kind, container)).or_default();
+        for Sample { timestamp_ms, value } in samples {
+            let (so_far, count) = folded.entry(timestamp_ms).or_insert((value, 0));
+            *count += 1;
+            if *count > 1 {
+                *so_far = match merge {
+                    Merge::Sum | Merge::Avg => *so_far + value,
+                    Merge::Min => so_far.min(value),
+                    Merge::Max => so_far.max(value),
+                };
+            }
+        }
+    }
+    let point = |(timestamp_ms, (folded, count)): (i64, (f64, u32))| {
+        let value = if merge == Merge::Avg { folded / f64::from(count) } else { folded };
+        Sample::new(timestamp_ms, value)
+    };
+    let merged = containers.into_iter().map(|((kind, container), folded)| {
+        let samples = folded.into_iter().map(point).filter(|sample| sample.value.is_finite()).collect();
+        PodSeries { pod: None, container, kind, samples }
+    });
+    merged.filter(|series: &PodSeries| !series.samples.is_empty()).collect()
 }
 
 /// The sum point by point; a time that only one side has keeps its value.
@@ -90,9 +129,16 @@ mod tests {
     /// `pod/container time=value …`, one a series.
     fn told(pods: Pods) -> Vec<String> {
         let point = |s: &Sample| format!(" {}={}", s.timestamp_ms, s.value);
-        let series = pods.into_series().into_iter();
+        let series = pods.into_series(None).into_iter();
         series
-            .map(|s| format!("{}/{}{}", s.pod, s.container, s.samples.iter().map(point).collect::<String>()))
+            .map(|s| {
+                format!(
+                    "{}/{}{}",
+                    s.pod.unwrap_or_default(),
+                    s.container,
+                    s.samples.iter().map(point).collect::<String>()
+                )
+            })
             .collect()
     }
 
@@ -123,5 +169,26 @@ mod tests {
             series("q", "", "", &[(1, 4.0)]),
         ]);
         assert_eq!(told(pods), ["p/a 1=1", "p/b 1=2", "q/ 1=4"]);
+    }
+
+    #[test]
+    fn merged_pods_are_one_series_a_container() {
+        let pods = || {
+            Pods::default().or_else(vec![
+                series("p", "a", "", &[(1, 1.0), (2, 2.0)]),
+                series("q", "a", "", &[(2, 6.0), (3, 3.0)]),
+                series("q", "b", "", &[(2, 5.0)]),
+            ])
+        };
+        let of_merge = |merge| {
+            let all = merged(pods().into_series(None), merge);
+            all.iter()
+                .map(|s| (s.container.clone(), s.samples.iter().map(|s| s.value).collect::<Vec<_>>()))
+                .collect::<Vec<_>>()
+        };
+        for (merge, both) in [(Merge::Sum, 8.0), (Merge::Avg, 4.0), (Merge::Min, 2.0), (Merge::Max, 6.0)] {
+            let expected = [("a".to_owned(), vec![1.0, both, 3.0]), ("b".to_owned(), vec![5.0])];
+            assert_eq!(of_merge(merge), expected, "{merge:?}");
+        }
     }
 }

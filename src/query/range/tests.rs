@@ -13,12 +13,14 @@ fn question(metric: &str) -> RangeQuestion {
     RangeQuestion {
         workload: "web".into(),
         namespace: "shop".into(),
+        kind: None,
         container: None,
         metric: metric.into(),
         start_ms: 300_000,
         end_ms: 900_000,
         step_ms: 300_000,
         aggregation: Aggregation::Avg,
+        merge: None,
     }
 }
 
@@ -40,8 +42,12 @@ async fn ask(server: &TestApp, question: &RangeQuestion) -> Result<RangeAnswer, 
 
 fn values(answer: &RangeAnswer) -> Vec<(&str, &str, Vec<f64>)> {
     let mut told = Vec::new();
-    for PodSeries { pod, container, samples } in &answer.series {
-        told.push((pod.as_str(), container.as_str(), samples.iter().map(|s| s.value).collect()));
+    for PodSeries { pod, container, samples, .. } in &answer.series {
+        told.push((
+            pod.as_deref().unwrap_or("all"),
+            container.as_str(),
+            samples.iter().map(|s| s.value).collect(),
+        ));
     }
     told
 }
@@ -141,4 +147,82 @@ async fn a_question_that_would_read_too_much_is_refused_with_what_to_do() {
     let error = answer.expect_err("refused");
     assert!(matches!(error, RangeError::Store(StoreError::TooLarge(_))), "{error}");
     assert!(error.to_string().contains("ask for fewer series or a shorter time"), "{error}");
+}
+
+/// A series of kube-state-metrics that says who owned something at these times, in seconds.
+fn owner(server: &TestApp, name: &str, object: (&str, &str), owner: (&str, &str), seconds: &[i64]) {
+    let labels = [
+        ("__name__", name),
+        ("namespace", "shop"),
+        (object.0, object.1),
+        ("owner_kind", owner.0),
+        ("owner_name", owner.1),
+    ];
+    let samples: Vec<_> = seconds.iter().map(|s| (s * 1_000, 1.0)).collect();
+    server.put_all(&labels, &samples);
+}
+
+#[tokio::test]
+async fn a_workload_has_the_pods_that_it_owned_within_the_range_whatever_their_names() {
+    let store = store_of(&[
+        (labels("memory", "alpha", "app", ""), &[(300, 1.0)]),
+        (labels("memory", "beta", "app", ""), &[(600, 2.0)]),
+        (labels("memory", "gamma", "app", ""), &[(600, 4.0)]),
+        // Named as a pod of web would be, and owned by another.
+        (labels("memory", POD, "app", ""), &[(600, 99.0)]),
+    ]);
+    owner(&store, "kube_pod_owner", ("pod", "alpha"), ("ReplicaSet", "web-1"), &[100, 300]);
+    owner(&store, "kube_pod_owner", ("pod", "beta"), ("ReplicaSet", "web-2"), &[600]);
+    owner(&store, "kube_pod_owner", ("pod", "gamma"), ("ReplicaSet", "api-1"), &[600]);
+    owner(&store, "kube_pod_owner", ("pod", POD), ("ReplicaSet", "api-1"), &[600]);
+    for (replicaset, deployment) in [("web-1", "web"), ("web-2", "web"), ("api-1", "api")] {
+        let of = ("replicaset", replicaset);
+        owner(&store, "kube_replicaset_owner", of, ("Deployment", deployment), &[100, 600]);
+    }
+    let answer = ask(&store, &question("memory")).await.expect("answered");
+    assert_eq!(values(&answer), [("alpha", "app", vec![1.0]), ("beta", "app", vec![2.0])]);
+    assert_eq!(answer.infos, [r#"Deployment "web" had 2 pods by their owners"#]);
+    let merged = RangeQuestion { merge: Some(Merge::Sum), ..question("memory") };
+    assert_eq!(values(&ask(&store, &merged).await.expect("answered")), [("all", "app", vec![1.0, 2.0])]);
+}
+
+#[tokio::test]
+async fn pods_that_were_there_before_their_owners_were_noted_are_found_by_name() {
+    let store = store_of(&[
+        (labels("memory", POD, "app", ""), &[(300, 1.0)]),
+        (labels("memory", "web-66b6c48dd5-vmz8q", "app", ""), &[(600, 2.0)]),
+    ]);
+    owner(&store, "kube_pod_owner", ("pod", "web-66b6c48dd5-vmz8q"), ("ReplicaSet", "web-1"), &[600]);
+    owner(&store, "kube_replicaset_owner", ("replicaset", "web-1"), ("Deployment", "web"), &[600]);
+    let answer = ask(&store, &question("memory")).await.expect("answered");
+    let expected = [("web-66b6c48dd5-vmz8q", "app", vec![2.0]), (POD, "app", vec![1.0])];
+    assert_eq!(values(&answer), expected);
+    assert_eq!(answer.infos.len(), 2, "{:?}", answer.infos);
+}
+
+#[tokio::test]
+async fn workloads_of_one_name_are_told_apart_by_their_kind() {
+    let store = store_of(&[
+        (labels("memory", "web-0", "app", ""), &[(300, 1.0)]),
+        (labels("memory", POD, "app", ""), &[(300, 2.0)]),
+        (labels("memory", "run", "app", ""), &[(300, 4.0)]),
+    ]);
+    owner(&store, "kube_pod_owner", ("pod", "web-0"), ("StatefulSet", "web"), &[300]);
+    owner(&store, "kube_pod_owner", ("pod", POD), ("ReplicaSet", "web-7d4b9c6f5"), &[300]);
+    owner(&store, "kube_replicaset_owner", ("replicaset", "web-7d4b9c6f5"), ("Deployment", "web"), &[300]);
+    owner(&store, "kube_pod_owner", ("pod", "run"), ("Job", "web-28"), &[300]);
+    owner(&store, "kube_job_owner", ("job_name", "web-28"), ("CronJob", "web"), &[300]);
+    let all = ask(&store, &question("memory")).await.expect("answered");
+    let kinds: Vec<_> = all.series.iter().map(|s| (s.kind.as_deref(), s.pod.as_deref())).collect();
+    let expected = [("CronJob", "run"), ("Deployment", POD), ("StatefulSet", "web-0")];
+    assert_eq!(kinds, expected.map(|(kind, pod)| (Some(kind), Some(pod))));
+    assert!(all.infos.iter().any(|info| info.contains("give kind=")), "{:?}", all.infos);
+
+    let one = RangeQuestion { kind: Some("statefulset".into()), ..question("memory") };
+    let one = ask(&store, &one).await.expect("answered");
+    assert_eq!((values(&one), &one.series[0].kind), (vec![("web-0", "app", vec![1.0])], &None));
+
+    let none = RangeQuestion { kind: Some("DaemonSet".into()), ..question("memory") };
+    let none = ask(&store, &none).await.expect("answered");
+    assert!(none.infos[0].contains("the kind was not considered"), "{:?}", none.infos);
 }

@@ -50,7 +50,23 @@ pub fn parse(text: &str) -> Result<Selector, SelectorError> {
         }
     }
     expressions.sort_by(|a, b| key_of(a).cmp(key_of(b)));
+    keep_equalities_apart(&mut expressions);
     Ok(expressions.into_iter().collect())
+}
+
+/// A key that must equal two values can't be shown as matchLabels, which has one value a key: it is shown
+/// as sets of one.
+fn keep_equalities_apart(sorted: &mut [Expression]) {
+    for of_key in sorted.chunk_by_mut(|a, b| key_of(a) == key_of(b)) {
+        if of_key.iter().filter(|e| matches!(e, Expression::Equal(..))).count() < 2 {
+            continue;
+        }
+        for expression in of_key {
+            if let Expression::Equal(key, value) = expression {
+                *expression = Expression::In(std::mem::take(key), BTreeSet::from([std::mem::take(value)]));
+            }
+        }
+    }
 }
 
 /// A selector made ready to be held against many label sets.
@@ -375,7 +391,9 @@ mod tests {
         {
             assert!(selected(text), "{text}");
         }
-        for text in ["verb=POST", "verb!=GET", "pod=p1", "!verb", "tier in (a)", "code notin (200)"] {
+        for text in
+            ["verb=,verb=GET", "verb=POST", "verb!=GET", "pod=p1", "!verb", "tier in (a)", "code notin (200)"]
+        {
             assert!(!selected(text), "{text}");
         }
     }

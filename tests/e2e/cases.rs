@@ -1,0 +1,104 @@
+//! What the HPAs ask, what is pushed, and what they are to do.
+
+#![allow(unreachable_pub, missing_docs, reason = "a part of a test")]
+
+use serde_json::{Value, json};
+
+pub const REPLICAS_MAX: i64 = 6;
+
+/// One HPA with its Deployment: what it asks, where that is pushed, and what it is to do.
+pub struct Case {
+    pub name: &'static str,
+    pub metric: Value,
+    /// `None`: to each pod of the Deployment.
+    pub push_path: Option<String>,
+    pub high: &'static str,
+    pub replicas_high: i64,
+    pub low: &'static str,
+}
+
+fn object(kind: &str, version: &str, name: &str, metric: &str, target: Value) -> Value {
+    json!({"type": "Object", "object": {
+        "describedObject": {"apiVersion": version, "kind": kind, "name": name},
+        "metric": {"name": metric},
+        "target": target,
+    }})
+}
+
+pub fn cases(namespace: &str, node: &str) -> Vec<Case> {
+    let value = |value: &str| json!({"type": "Value", "value": value});
+    let average = |value: &str| json!({"type": "AverageValue", "averageValue": value});
+    let path = |rest: &str| Some(format!("/write-metrics/namespaces/{namespace}/{rest}"));
+    let external = |metric: &str, target: Value| {
+        json!({"type": "External", "external": {
+            "metric": {"name": metric, "selector": {"matchLabels": {"queue": "orders"}}},
+            "target": target,
+        }})
+    };
+    vec![
+        Case {
+            name: "pods",
+            metric: json!({"type": "Pods", "pods": {"metric": {"name": "e2e_load"}, "target": average("100")}}),
+            push_path: None,
+            high: "200",
+            replicas_high: REPLICAS_MAX,
+            low: "10",
+        },
+        Case {
+            name: "service",
+            metric: object("Service", "v1", "web", "e2e_requests", value("100")),
+            push_path: path("services/web/e2e_requests"),
+            high: "300",
+            replicas_high: REPLICAS_MAX,
+            low: "10",
+        },
+        Case {
+            name: "deployment",
+            metric: object("Deployment", "apps/v1", "deployment", "e2e_queue", average("100")),
+            push_path: path("deployments.apps/deployment/e2e_queue"),
+            high: "450",
+            replicas_high: 5,
+            low: "90",
+        },
+        Case {
+            name: "ingress",
+            metric: object("Ingress", "networking.k8s.io/v1", "web", "e2e_requests", average("50")),
+            push_path: path("ingresses.networking.k8s.io/web/e2e_requests"),
+            high: "190",
+            replicas_high: 4,
+            low: "40",
+        },
+        Case {
+            name: "namespace",
+            metric: object("Namespace", "v1", namespace, "e2e_orders", average("1k")),
+            push_path: path("metrics/e2e_orders"),
+            high: "2500",
+            replicas_high: 3,
+            low: "500",
+        },
+        Case {
+            name: "node",
+            metric: object("Node", "v1", node, "e2e_connections", value("2k")),
+            push_path: Some(format!("/write-metrics/nodes/{node}/e2e_connections")),
+            high: "9000",
+            replicas_high: REPLICAS_MAX,
+            low: "100m",
+        },
+        Case {
+            name: "external-average",
+            metric: external("e2e_messages", average("20")),
+            push_path: path("services/broker/e2e_messages?labels=queue%3Dorders"),
+            high: "99500m",
+            replicas_high: 5,
+            low: "15",
+        },
+        Case {
+            name: "external-value",
+            metric: external("e2e_lag", value("30")),
+            push_path: path("services/broker/e2e_lag?labels=queue%3Dorders"),
+            high: "100",
+            replicas_high: REPLICAS_MAX,
+            low: "1",
+        },
+    ]
+}

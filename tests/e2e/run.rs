@@ -1,0 +1,258 @@
+//! What one run puts into the cluster, and takes away again.
+
+#![allow(unreachable_pub, missing_docs, reason = "a part of a test")]
+
+use super::cases::{Case, REPLICAS_MAX};
+use super::kubernetes::{Kubernetes, condition};
+use crate::common::manifests::{objects, root};
+use crate::common::process::Server;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use kube::config::Kubeconfig;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+pub const REGISTRATIONS: [(&str, &str, i64); 3] = [
+    ("custom.metrics.k8s.io", "v1beta1", 100),
+    ("custom.metrics.k8s.io", "v1beta2", 200),
+    ("external.metrics.k8s.io", "v1beta1", 100),
+];
+
+pub fn registration(version: &str, group: &str) -> String {
+    format!("/apis/apiregistration.k8s.io/v1/apiservices/{version}.{group}")
+}
+
+/// Who owns one of the groups already, if anyone does.
+pub async fn owner(kubernetes: &Kubernetes) -> Option<String> {
+    for (group, version, _) in REGISTRATIONS {
+        if let Ok(found) = kubernetes.get(&registration(version, group)).await {
+            return Some(format!("{version}.{group} of {}", found["spec"]["service"]));
+        }
+    }
+    None
+}
+
+/// What everything of this run is made of.
+pub struct Run {
+    pub kubernetes: Kubernetes,
+    pub kubeconfig: PathBuf,
+    pub namespace: String,
+    pub node: String,
+    pub node_is_ours: bool,
+    pub host: String,
+    pub port: u16,
+    pub directory: tempfile::TempDir,
+    /// Roles and bindings to take away again.
+    pub granted: Mutex<Vec<String>>,
+}
+
+impl Run {
+    pub fn start_lookback(&self) -> Server {
+        let bind = if self.host == "localhost" { "127.0.0.1" } else { "0.0.0.0" };
+        let certs = self.directory.path().join("certs");
+        let args = [
+            format!("--kubeconfig={}", self.directory.path().join("kubeconfig").display()),
+            format!("--bind-address={bind}"),
+            format!("--secure-port={}", self.port),
+            format!("--tls-cert-file={}", certs.join("serving.crt").display()),
+            format!("--tls-private-key-file={}", certs.join("serving.key").display()),
+            "--log-level=warn".to_owned(),
+        ];
+        Server::start(&self.directory.path().join("data"), &args.each_ref().map(String::as_str))
+    }
+
+    /// A name in the cluster's scope.
+    fn cluster_name(&self, rest: &str) -> String {
+        format!("{}{rest}", self.namespace)
+    }
+
+    /// A ServiceAccount with a token.
+    async fn service_account(&self, name: &str) -> String {
+        let path = format!("/api/v1/namespaces/{}/serviceaccounts", self.namespace);
+        self.kubernetes.create(&path, json!({"metadata": {"name": name}})).await;
+        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+        let made =
+            self.kubernetes.call("POST", &format!("{path}/{name}/token"), Some(&request)).await.unwrap();
+        made["status"]["token"].as_str().unwrap().to_owned()
+    }
+
+    /// The roles and bindings of `deploy/base`, under names of this run, and a kubeconfig with nothing but them.
+    async fn grant_what_the_manifests_grant(&self) {
+        let token = self.service_account("lookback").await;
+        let text = std::fs::read_to_string(root().join("deploy/base/rbac.yaml")).unwrap();
+        for mut object in objects(&text) {
+            let kind = object["kind"].as_str().unwrap().to_lowercase();
+            let name = self.cluster_name(object["metadata"]["name"].as_str().unwrap());
+            object["metadata"]["name"] = json!(name);
+            if object["roleRef"]["name"] == "lookback" {
+                object["roleRef"]["name"] = json!(self.cluster_name("lookback"));
+            }
+            if object["subjects"].is_array() {
+                object["subjects"][0]["namespace"] = json!(self.namespace);
+            }
+            let within = object["metadata"]["namespace"].as_str();
+            let within = within.map(|namespace| format!("/namespaces/{namespace}")).unwrap_or_default();
+            let path = format!("/apis/rbac.authorization.k8s.io/v1{within}/{kind}s");
+            self.kubernetes.create(&path, object).await;
+            self.granted.lock().unwrap().push(format!("{path}/{name}"));
+        }
+        let given = Kubeconfig::read_from(&self.kubeconfig).unwrap();
+        let context =
+            given.contexts.iter().find(|context| Some(&context.name) == given.current_context.as_ref());
+        let cluster = &context.unwrap().context.as_ref().unwrap().cluster;
+        let cluster = given.clusters.iter().find(|named| &named.name == cluster).unwrap();
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "e2e",
+            "clusters": [cluster],
+            "users": [{"name": "lookback", "user": {"token": token}}],
+            "contexts": [{"name": "e2e", "context": {
+                "cluster": cluster.name, "user": "lookback", "namespace": self.namespace}}],
+        });
+        std::fs::write(self.directory.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
+    }
+
+    /// The token of one who may push what the cases need, and nothing else.
+    pub async fn writer(&self) -> String {
+        let token = self.service_account("writer").await;
+        let resources = [
+            "pods/e2e_load",
+            "services/e2e_requests",
+            "services/e2e_messages",
+            "services/e2e_lag",
+            "deployments.apps/e2e_queue",
+            "ingresses.networking.k8s.io/e2e_requests",
+            "metrics",
+        ];
+        let subject = json!({"kind": "ServiceAccount", "name": "writer", "namespace": self.namespace});
+        let own = format!("/namespaces/{}", self.namespace);
+        for (prefix, within, resources) in
+            [("", &*own, &resources[..]), ("Cluster", "", &["nodes/e2e_connections"])]
+        {
+            let name = self.cluster_name("writer");
+            let path = format!("/apis/rbac.authorization.k8s.io/v1{within}/{}", prefix.to_lowercase());
+            let rule =
+                json!({"apiGroups": ["custom.metrics.k8s.io"], "resources": resources, "verbs": ["create"]});
+            let role = json!({"metadata": {"name": name}, "rules": [rule]});
+            let binding = json!({"metadata": {"name": name}, "subjects": [subject], "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io", "kind": format!("{prefix}Role"), "name": name}});
+            for (plural, object) in [("roles", role), ("rolebindings", binding)] {
+                self.kubernetes.create(&format!("{path}{plural}"), object).await;
+                self.granted.lock().unwrap().push(format!("{path}{plural}/{name}"));
+            }
+        }
+        token
+    }
+
+    /// The namespace with what HPAs describe.
+    pub async fn install(&self) {
+        let (kubernetes, namespace) = (&self.kubernetes, &self.namespace);
+        kubernetes.create("/api/v1/namespaces", json!({"metadata": {"name": namespace}})).await;
+        if self.node_is_ours {
+            kubernetes.create("/api/v1/nodes", json!({"metadata": {"name": self.node}})).await;
+        }
+        let services = format!("/api/v1/namespaces/{namespace}/services");
+        for (name, spec) in [
+            (
+                "lookback",
+                json!({"type": "ExternalName", "externalName": self.host, "ports": [{"port": self.port}]}),
+            ),
+            ("web", json!({"ports": [{"port": 80}]})),
+            ("broker", json!({"ports": [{"port": 80}]})),
+        ] {
+            kubernetes.create(&services, json!({"metadata": {"name": name}, "spec": spec})).await;
+        }
+        let ingress = json!({"metadata": {"name": "web"}, "spec": {
+            "defaultBackend": {"service": {"name": "web", "port": {"number": 80}}}}});
+        let path = format!("/apis/networking.k8s.io/v1/namespaces/{namespace}/ingresses");
+        kubernetes.create(&path, ingress).await;
+        self.grant_what_the_manifests_grant().await;
+    }
+
+    pub async fn register(&self) {
+        let ca = std::fs::read(self.directory.path().join("certs/serving.crt")).unwrap();
+        for (group, version, priority) in REGISTRATIONS {
+            let object = json!({
+                "metadata": {"name": format!("{version}.{group}")},
+                "spec": {
+                    "group": group, "version": version, "groupPriorityMinimum": 100, "versionPriority": priority,
+                    "caBundle": STANDARD.encode(&ca),
+                    "service": {"namespace": self.namespace, "name": "lookback", "port": self.port},
+                },
+            });
+            self.kubernetes.create("/apis/apiregistration.k8s.io/v1/apiservices", object).await;
+        }
+    }
+
+    pub async fn wait_until_available(&self, wanted: &str) {
+        for (group, version, _) in REGISTRATIONS {
+            let what = format!("{version}.{group} is Available={wanted}");
+            let is_wanted = |found: &Value| condition(found, "Available") == wanted;
+            self.kubernetes.wait_for(&registration(version, group), &what, is_wanted).await;
+        }
+        eprintln!("APIServices: Available={wanted}");
+    }
+
+    pub async fn create_workload(&self, case: &Case) {
+        let (kubernetes, namespace, name) = (&self.kubernetes, &self.namespace, case.name);
+        let labels = json!({"app": name});
+        let container = json!({"name": "pause", "image": "registry.k8s.io/pause:3.10"});
+        let deployment = json!({"metadata": {"name": name}, "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels},
+                         "spec": {"containers": [container], "terminationGracePeriodSeconds": 0}},
+        }});
+        kubernetes.create(&format!("/apis/apps/v1/namespaces/{namespace}/deployments"), deployment).await;
+        let hpa = json!({"metadata": {"name": name}, "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+            "minReplicas": 1,
+            "maxReplicas": REPLICAS_MAX,
+            "metrics": [case.metric],
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
+        }});
+        let path = format!("/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers");
+        kubernetes.create(&path, hpa).await;
+    }
+
+    /// Waits until each HPA has scaled its Deployment as wanted.
+    pub async fn wait_until_scaled(&self, cases: &[Case], what: &str, replicas: impl Fn(&Case) -> i64) {
+        for case in cases {
+            let wanted = replicas(case);
+            let (namespace, name) = (&self.namespace, case.name);
+            let path = format!("/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers/{name}");
+            let said = format!("the HPA {name} wants {wanted} replicas, {what}");
+            let hpa = self
+                .kubernetes
+                .wait_for(&path, &said, |hpa| {
+                    hpa["status"]["desiredReplicas"] == wanted
+                        && hpa["status"]["currentReplicas"] == wanted
+                        && condition(hpa, "ScalingActive") == "True"
+                })
+                .await;
+            eprintln!("{what}: {name}: {wanted} replicas, by {}", hpa["status"]["currentMetrics"][0]);
+        }
+    }
+
+    /// Takes everything away, registrations first.
+    pub async fn clean_up(&self) {
+        for (group, version, _) in REGISTRATIONS {
+            let path = registration(version, group);
+            let ours = |found: &Value| found["spec"]["service"]["namespace"] == self.namespace.as_str();
+            if self.kubernetes.get(&path).await.is_ok_and(|found| ours(&found)) {
+                let _ = self.kubernetes.call("DELETE", &path, None).await;
+            }
+        }
+        let granted = std::mem::take(&mut *self.granted.lock().unwrap());
+        for path in granted {
+            let _ = self.kubernetes.call("DELETE", &path, None).await;
+        }
+        if self.node_is_ours {
+            let _ = self.kubernetes.call("DELETE", &format!("/api/v1/nodes/{}", self.node), None).await;
+        }
+        let path = format!("/api/v1/namespaces/{}", self.namespace);
+        let _ = self.kubernetes.call("DELETE", &path, None).await;
+        self.kubernetes.wait_until_gone(&path).await;
+        eprintln!("cleaned up");
+    }
+}

@@ -8,12 +8,14 @@ mod authentication;
 mod cluster;
 pub mod registration;
 pub mod retention;
+mod scrape;
 mod settings_file;
 
 pub use apis::ApisArgs;
 pub use authentication::AuthenticationArgs;
 pub use cluster::ClusterArgs;
 pub use retention::{Retention, RetentionArgs};
+pub use scrape::ScrapeArgs;
 pub use settings_file::SettingsError;
 
 use self::registration::{PreflightArgs, RegistrationArgs, TakeOverArgs};
@@ -135,6 +137,10 @@ pub struct ServeArgs {
     /// Who is let in there.
     #[command(flatten)]
     pub authentication: AuthenticationArgs,
+
+    /// What is scraped.
+    #[command(flatten)]
+    pub scrape: ScrapeArgs,
 
     /// How logs look.
     #[command(flatten)]

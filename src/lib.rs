@@ -13,6 +13,7 @@ pub mod query;
 pub mod series_selector;
 pub mod serve;
 pub mod similar;
+pub mod sources;
 pub mod store;
 pub mod telemetry;
 #[cfg(test)]

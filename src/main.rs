@@ -18,6 +18,7 @@ use lookback::serve::banner::Banner;
 use lookback::serve::prepare::{Prepared, prepare};
 use lookback::serve::retention::RulesFile;
 use lookback::serve::serve;
+use lookback::sources::scrape::scraper;
 use lookback::store::embedded::EmbeddedStore;
 use lookback::store::opening::OpeningStore;
 use lookback::telemetry::Metrics;
@@ -89,7 +90,7 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
     // Before anything is opened, so that no signal is lost.
     let stop = stop_signals().context("signals can't be listened for")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let Prepared { settings, plain, secure, has_credentials, cluster, background } =
+    let Prepared { settings, plain, secure, has_credentials, cluster, scrape, background } =
         prepare(args, clock.clone()).await?;
     let banner = Banner {
         data_dir: &args.store.data_dir,
@@ -114,6 +115,7 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
     // Ends with this function.
     let _background = background.into_iter().collect::<JoinSet<()>>();
     let shutdown = CancellationToken::new();
+    let scraping = app.clone();
     let serving = serve(app, plain, secure, Limits::default(), shutdown.clone().cancelled_owned());
     let working = async {
         // However this ends, the server is to end with it.
@@ -128,13 +130,15 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
         drop(opening);
         let (metadata, data_dir) = (metadata.clone(), args.store.data_dir.clone());
         let kept = tokio::spawn(metadata::file::keep(metadata, data_dir, shutdown.clone()));
+        let scraped = tokio::spawn(scraper::run(scraping, scrape, shutdown.clone()));
         // A closed stdout is no reason not to serve.
         let _ = std::io::stdout().write_all(banner.as_bytes());
         stop.await;
-        Ok(Some((store, kept)))
+        Ok(Some((store, kept, scraped)))
     };
     let ((), store) = tokio::join!(serving, working);
-    if let Some((store, kept)) = store? {
+    if let Some((store, kept, scraped)) = store? {
+        scraped.await.context("the scraper ended badly")?;
         kept.await.context("the keeper of metadata ended badly")?;
         store.close().await?;
     }

@@ -3,7 +3,7 @@
 use super::{Plain, Secure};
 use crate::app::Settings;
 use crate::clock::Clock;
-use crate::config::{SecureArgs, ServeArgs, SettingsError};
+use crate::config::{ScrapeArgs, SecureArgs, ServeArgs, SettingsError};
 use crate::http::auth::{AllowedPaths, Delegated, PlainAuth, SecureAuth};
 use crate::http::credentials::{Credentials, CredentialsError, OpenListener, check_bind};
 use crate::http::identity::FrontProxySettings;
@@ -14,11 +14,14 @@ use crate::kubernetes::certificates::{CertificateError, ServingCertificate};
 use crate::kubernetes::cluster::{Cluster, ClusterError};
 use crate::kubernetes::reviews::{AccessReviews, KEPT, TokenReviews};
 use crate::kubernetes::served::RuntimeConfigError;
+use crate::sources::scrape::config::{self, ScrapeConfigError};
+use crate::sources::scrape::pods::Pods;
+use crate::sources::scrape::scraper::Sources;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -61,6 +64,12 @@ pub enum PrepareError {
     /// The certificate can't be served.
     #[error("the secure port can't serve its certificate: {0}")]
     Tls(#[from] TlsError),
+    /// The scrape configuration is not usable.
+    #[error(transparent)]
+    Scrape(#[from] ScrapeConfigError),
+    /// Pods are to be scraped where there are none.
+    #[error("--scrape-pods needs a cluster: give --kubeconfig FILE, or leave it out")]
+    NoPods,
     /// Another process listens there, or the address is not this machine's.
     #[error("can't listen on {address}: {reason}: choose another with {flag}")]
     Bind {
@@ -85,6 +94,8 @@ pub struct Prepared {
     pub has_credentials: bool,
     /// The Kubernetes cluster, if there is one.
     pub cluster: Option<Cluster>,
+    /// What is scraped, once the store is open.
+    pub scrape: Sources,
     /// What goes on beside serving, for ever: files that are read again, and what is watched.
     pub background: Vec<BoxFuture<'static, ()>>,
 }
@@ -101,6 +112,7 @@ pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared
     settings.served = args.apis.served()?;
     // Where the aggregator authenticates and authorises, nothing may go around it.
     settings.kubernetes_apis_on_plain_port = cluster.is_none();
+    let scrape = scrape_sources(&args.scrape, cluster.as_ref())?;
     let mut background = Vec::new();
     let credentials = args.credentials_file.as_deref().map(Credentials::read).transpose()?.map(Arc::new);
     if let (Some(credentials), Some(path)) = (&credentials, &args.credentials_file) {
@@ -130,7 +142,17 @@ pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared
         }
         None => None,
     };
-    Ok(Prepared { settings, plain, secure, has_credentials, cluster, background })
+    Ok(Prepared { settings, plain, secure, has_credentials, cluster, scrape, background })
+}
+
+fn scrape_sources(args: &ScrapeArgs, cluster: Option<&Cluster>) -> Result<Sources, PrepareError> {
+    let read = |path: &PathBuf| Ok::<_, ScrapeConfigError>((path.clone(), config::read(path)?));
+    let pods = match (args.scrape_pods, cluster) {
+        (false, _) => None,
+        (true, Some(cluster)) => Some(Pods::new(cluster.lister.clone(), args.scrape_pods_interval)),
+        (true, None) => return Err(PrepareError::NoPods),
+    };
+    Ok(Sources { file: args.scrape_config.as_ref().map(read).transpose()?, pods })
 }
 
 fn delegated(cluster: &Cluster) -> Delegated {

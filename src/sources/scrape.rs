@@ -1,0 +1,17 @@
+//! The scraper: targets of a file and annotated pods, asked for their metrics at their own intervals.
+//!
+//! ```text
+//! --scrape-config FILE  ─▶ [`config`] ─┐
+//!                                      ├─▶ targets ─▶ [`scraper`]: a task a target ─▶ [`fetch`] ─▶ [`target`] ─▶ store
+//! --scrape-pods         ─▶ [`pods`]  ──┘               jitter, timeout, staleness        TLS, gzip     labels, up
+//! ```
+//!
+//! Everything is bounded: targets, scrapes at once, bodies (and all of them together by the budget that
+//! requests share), samples of a target. A slow target holds up nobody but itself.
+
+pub mod config;
+pub mod fetch;
+pub mod pods;
+pub mod scraper;
+pub mod settings;
+pub mod target;

@@ -1,0 +1,398 @@
+//! The file of targets, in the words of Prometheus' configuration.
+//!
+//! ```yaml
+//! global: {scrape_interval: 1m, scrape_timeout: 10s}
+//! scrape_configs:
+//!   - job_name: web
+//!     scrape_interval: 15s          # and scrape_timeout, metrics_path, scheme, params
+//!     static_configs:
+//!       - targets: ['web-0:8080']
+//!         labels: {namespace: shop, pod: web-0}
+//!     honor_labels: false           # and honor_timestamps (true)
+//!     sample_limit: 10000           # 100000 unless said
+//!     body_size_limit: 10MB
+//!     basic_auth: {username: u, password_file: /etc/p}      # or password
+//!     authorization: {type: Bearer, credentials_file: /etc/t}   # or credentials; or bearer_token_file
+//!     tls_config: {ca_file: /etc/ca.crt, server_name: web}
+//! ```
+//!
+//! What is not listed here is refused by its name, with its line: a configuration that means something
+//! else than it says would be worse than none. Redirects are not followed.
+
+use super::settings::{Authorization, Job, Secret, Target, Tls, address};
+use crate::text::start_of;
+use crate::time::parse_duration;
+use lookback_storage::Labels;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Deserializer};
+use std::collections::{BTreeMap, HashSet};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Largest file, in bytes.
+const FILE_BYTES_MAX: u64 = 8 << 20;
+
+/// Most targets of a file.
+pub const TARGETS_MAX: usize = 10_000;
+
+/// Most samples of one scrape, unless the file says otherwise.
+pub const SAMPLES_MAX: usize = 100_000;
+
+/// Prometheus' own defaults.
+pub const INTERVAL: Duration = Duration::from_secs(60);
+/// How long a scrape may take.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the file can't be used.
+#[derive(Debug, Error)]
+pub enum ScrapeConfigError {
+    /// It can't be read.
+    #[error("the scrape configuration {} can't be read: {reason}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: std::io::Error,
+    },
+    /// It is not what is documented.
+    #[error("the scrape configuration {} is wrong: {problem}", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        problem: String,
+    },
+}
+
+/// Reads the targets of a file.
+///
+/// # Errors
+/// When it can't be read, or says something that it may not.
+pub fn read(path: &Path) -> Result<Vec<Target>, ScrapeConfigError> {
+    let unreadable = |reason| ScrapeConfigError::Unreadable { path: path.to_owned(), reason };
+    let wrong = |problem| ScrapeConfigError::Wrong { path: path.to_owned(), problem };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(wrong(format!("it is larger than {FILE_BYTES_MAX} bytes")));
+    }
+    parse(&text).map_err(wrong)
+}
+
+/// Reads the targets of a text.
+///
+/// # Errors
+/// What is wrong, and where.
+pub fn parse(text: &str) -> Result<Vec<Target>, String> {
+    let file: File = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    let mut targets = Vec::new();
+    let mut names = HashSet::new();
+    for job in &file.scrape_configs {
+        let in_job = |problem: String| format!("job {:?}: {problem}", start_of(&job.job_name));
+        if job.job_name.is_empty() || !names.insert(&job.job_name) {
+            return Err(in_job("each job needs a job_name of its own".to_owned()));
+        }
+        let settings = Arc::new(job.settings(&file.global).map_err(in_job)?);
+        for group in &job.static_configs {
+            for target in &group.targets {
+                targets.push(job.target(target, &group.labels, &settings).map_err(in_job)?);
+            }
+        }
+        if targets.len() > TARGETS_MAX {
+            return Err(format!("there are more than {TARGETS_MAX} targets"));
+        }
+    }
+    Ok(targets)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    global: Global,
+    #[serde(default)]
+    scrape_configs: Vec<ScrapeConfig>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Global {
+    scrape_interval: Option<Span>,
+    scrape_timeout: Option<Span>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScrapeConfig {
+    job_name: String,
+    scrape_interval: Option<Span>,
+    scrape_timeout: Option<Span>,
+    metrics_path: Option<String>,
+    scheme: Option<Scheme>,
+    #[serde(default)]
+    params: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    honor_labels: bool,
+    honor_timestamps: Option<bool>,
+    sample_limit: Option<usize>,
+    body_size_limit: Option<Size>,
+    basic_auth: Option<BasicAuth>,
+    authorization: Option<TokenAuth>,
+    bearer_token_file: Option<PathBuf>,
+    tls_config: Option<TlsConfig>,
+    #[serde(default)]
+    static_configs: Vec<StaticConfig>,
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Scheme {
+    Http,
+    Https,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BasicAuth {
+    #[serde(default)]
+    username: String,
+    password: Option<String>,
+    password_file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenAuth {
+    #[serde(rename = "type")]
+    scheme: Option<String>,
+    credentials: Option<String>,
+    credentials_file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsConfig {
+    ca_file: Option<PathBuf>,
+    server_name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StaticConfig {
+    targets: Vec<String>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+/// A duration as Prometheus writes it.
+#[derive(Clone, Copy)]
+struct Span(Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let ms = parse_duration(&text).map_err(serde::de::Error::custom)?;
+        Ok(Self(Duration::from_millis(ms.unsigned_abs())))
+    }
+}
+
+/// A number of bytes: `10MB`, `512KiB`, `0` for no limit of its own. Prometheus counts both in 1024s.
+#[derive(Clone, Copy)]
+struct Size(usize);
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let shift = match unit {
+            "" | "B" => Some(0),
+            "KB" | "KiB" => Some(10),
+            "MB" | "MiB" => Some(20),
+            "GB" | "GiB" => Some(30),
+            _ => None,
+        };
+        let number: Option<usize> = number.parse().ok();
+        let bytes = number.zip(shift).and_then(|(number, shift)| number.checked_mul(1 << shift));
+        let bad = || serde::de::Error::custom(format!("{:?} is no size: write 10MB", start_of(&text)));
+        bytes.map(Self).ok_or_else(bad)
+    }
+}
+
+impl ScrapeConfig {
+    fn settings(&self, global: &Global) -> Result<Job, String> {
+        let interval = self.scrape_interval.or(global.scrape_interval).map_or(INTERVAL, |span| span.0);
+        // As in Prometheus: a timeout of the job must fit, the global one is cut to fit.
+        let timeout = match self.scrape_timeout {
+            Some(Span(timeout)) if timeout > interval => {
+                return Err("the scrape_timeout is longer than the scrape_interval".to_owned());
+            }
+            Some(Span(timeout)) => timeout,
+            None => global.scrape_timeout.map_or(TIMEOUT, |span| span.0).min(interval),
+        };
+        let tls = match (self.scheme, &self.tls_config) {
+            (Some(Scheme::Https), Some(tls)) => {
+                Some(Tls { ca_file: tls.ca_file.clone(), server_name: tls.server_name.clone() })
+            }
+            (Some(Scheme::Https), None) => Some(Tls::default()),
+            (_, Some(_)) => return Err("a tls_config needs scheme: https".to_owned()),
+            (_, None) => None,
+        };
+        Ok(Job {
+            interval,
+            timeout,
+            tls,
+            authorization: self.authorization()?,
+            honor_labels: self.honor_labels,
+            honor_timestamps: self.honor_timestamps.unwrap_or(true),
+            samples_max: self.sample_limit.filter(|limit| *limit > 0).unwrap_or(SAMPLES_MAX),
+            body_bytes_max: self.body_size_limit.map(|size| size.0).filter(|bytes| *bytes > 0),
+        })
+    }
+
+    fn authorization(&self) -> Result<Option<Authorization>, String> {
+        let one = "give one of basic_auth, authorization and bearer_token_file, with one password or file";
+        let secret = |text: &Option<String>, file: &Option<PathBuf>| match (text, file) {
+            (Some(text), None) => Ok(Secret::Text(text.clone())),
+            (None, Some(file)) => Ok(Secret::File(file.clone())),
+            _ => Err(one.to_owned()),
+        };
+        match (&self.basic_auth, &self.authorization, &self.bearer_token_file) {
+            (None, None, None) => Ok(None),
+            (Some(basic), None, None) => {
+                let password = secret(&basic.password, &basic.password_file)?;
+                Ok(Some(Authorization::Basic { username: basic.username.clone(), password }))
+            }
+            (None, Some(token), None) => {
+                let credentials = secret(&token.credentials, &token.credentials_file)?;
+                let scheme = token.scheme.clone().unwrap_or_else(|| "Bearer".to_owned());
+                Ok(Some(Authorization::Token { scheme, credentials }))
+            }
+            (None, None, Some(file)) => {
+                let credentials = Secret::File(file.clone());
+                Ok(Some(Authorization::Token { scheme: "Bearer".to_owned(), credentials }))
+            }
+            _ => Err(one.to_owned()),
+        }
+    }
+
+    fn target(
+        &self,
+        target: &str,
+        labels: &BTreeMap<String, String>,
+        settings: &Arc<Job>,
+    ) -> Result<Target, String> {
+        let address = address(target, settings.tls.is_some())?;
+        let mut all = BTreeMap::from([
+            ("job".to_owned(), self.job_name.clone()),
+            ("instance".to_owned(), address.clone()),
+        ]);
+        for (name, value) in labels {
+            if name.starts_with("__") {
+                return Err(format!(
+                    "the label {:?}: names that begin with __ are not supported",
+                    start_of(name)
+                ));
+            }
+            all.insert(name.clone(), value.clone());
+        }
+        Labels::new(all.iter().map(|(n, v)| (n.as_str(), v.as_str())).chain([("__name__", "up")]))
+            .map_err(|error| error.to_string())?;
+        let path = self.metrics_path.as_deref().unwrap_or("/metrics");
+        let mut path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        for (name, values) in &self.params {
+            for value in values {
+                path.push(if path.contains('?') { '&' } else { '?' });
+                path += &format!("{}={}", encoded(name), encoded(value));
+            }
+        }
+        path.parse::<axum::http::uri::PathAndQuery>().map_err(|_| format!("{path:?} is no path"))?;
+        Ok(Target { address, path, labels: all.into_iter().collect(), job: Arc::clone(settings) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const WHOLE: &str = "
+global: {scrape_interval: 30s, scrape_timeout: 20s}
+scrape_configs:
+  - job_name: web
+    scrape_interval: 15s
+    metrics_path: /m
+    scheme: https
+    params: {module: [a b, c]}
+    honor_labels: true
+    sample_limit: 5
+    body_size_limit: 10MB
+    basic_auth: {username: u, password: p}
+    tls_config: {ca_file: /ca, server_name: web}
+    static_configs:
+      - targets: ['web-0:8080', web-1]
+        labels: {pod: p, job: other}
+  - job_name: plain
+    bearer_token_file: /t
+    static_configs: [{targets: ['[::1]:9']}]
+";
+
+    #[test]
+    fn the_words_of_prometheus_are_understood() {
+        let targets = parse(WHOLE).expect("understood");
+        let urls: Vec<_> = targets.iter().map(Target::url).collect();
+        let query = "module=a%20b&module=c";
+        assert_eq!(
+            urls,
+            [
+                format!("https://web-0:8080/m?{query}"),
+                format!("https://web-1:443/m?{query}"),
+                "http://[::1]:9/metrics".to_owned()
+            ]
+        );
+        let web = &targets[0];
+        let labels: Vec<_> = web.labels.iter().map(|(n, v)| format!("{n}={v}")).collect();
+        assert_eq!(labels, ["instance=web-0:8080", "job=other", "pod=p"]);
+        let seconds = |job: &Job| (job.interval.as_secs(), job.timeout.as_secs());
+        assert_eq!((seconds(&web.job), seconds(&targets[2].job)), ((15, 15), (30, 20)));
+        assert_eq!((web.job.samples_max, web.job.body_bytes_max), (5, Some(10 << 20)));
+        assert!(web.job.honor_labels && web.job.honor_timestamps);
+        assert!(!format!("{web:?}").contains("\"p\", \"p\""), "secrets are not shown");
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named_with_its_line() {
+        let error = parse("scrape_configs:\n- job_name: a\n  relabel_configs: []\n").expect_err("refused");
+        assert!(error.contains("relabel_configs") && error.contains("line 3"), "{error}");
+        let job = |more: &str| format!("scrape_configs:\n- job_name: a\n  {more}\n");
+        for (text, why) in [
+            (job("scrape_timeout: 2m"), "longer than the scrape_interval"),
+            (job("scrape_interval: soon"), "soon"),
+            (job("tls_config: {ca_file: x}"), "scheme: https"),
+            (job("basic_auth: {username: u}"), "one password or file"),
+            (job("body_size_limit: 1TB"), "is no size"),
+            (job("scheme: ftp"), "ftp"),
+            (job("static_configs: [{targets: ['http://x']}]"), "is no target"),
+            (job("static_configs: [{targets: [x], labels: {__a: b}}]"), "__a"),
+            (job("scrape_interval: 1m") + "- job_name: a\n", "job_name of its own"),
+            ("rule_files: []".to_owned(), "rule_files"),
+        ] {
+            let error = parse(&text).expect_err(&text);
+            assert!(error.contains(why), "{text}: {error}");
+        }
+        assert!(read(Path::new("/nonexistent.yml")).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "[a-z_:\\- \n\\[\\]{}'0-9]{0,80}") {
+            let _ = parse(&text);
+            let _ = parse(&format!("scrape_configs:\n- job_name: a\n  {text}"));
+        }
+    }
+}

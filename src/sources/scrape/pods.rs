@@ -1,0 +1,206 @@
+//! Targets of the cluster: pods that are annotated to be scraped.
+//!
+//! ```text
+//! prometheus.io/scrape: "true"     it is a target, while it runs
+//! prometheus.io/port: "8080"       needed
+//! prometheus.io/path: /metrics     unless said
+//! prometheus.io/scheme: http       or https, with a certificate that the system believes
+//! ```
+//!
+//! Its series get `namespace`, `pod`, `node`, `job` (the value of the pod's label `app.kubernetes.io/name`
+//! or `app`, else its namespace) and `instance`. Only annotated pods are kept in memory.
+
+use super::config::{INTERVAL, SAMPLES_MAX, TARGETS_MAX, TIMEOUT};
+use super::settings::{Job, Target, Tls};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{Config, Event, watcher};
+use kube::{Api, Client};
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Pods in one page of a list.
+const PAGE_PODS: u32 = 500;
+
+/// How long changes are gathered before targets change.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// The annotated pods of a cluster.
+pub struct Pods {
+    client: Client,
+    interval: Duration,
+}
+
+impl Pods {
+    /// Of this cluster, each scraped once an `interval`.
+    #[must_use]
+    pub fn new(client: Client, interval: Option<Duration>) -> Self {
+        Self { client, interval: interval.unwrap_or(INTERVAL) }
+    }
+
+    /// Watches pods for ever and tells which targets there are.
+    pub(super) async fn follow(self, targets: watch::Sender<Vec<Target>>) {
+        let config = Config::default().page_size(PAGE_PODS);
+        let mut events = pin!(watcher(Api::<Pod>::all(self.client), config).default_backoff());
+        let jobs = Jobs::new(self.interval);
+        let (mut known, mut listing) = (BTreeMap::new(), BTreeMap::new());
+        let mut changed = false;
+        let mut failing = false;
+        loop {
+            let event = match tokio::time::timeout(SETTLE, events.next()).await {
+                Ok(Some(event)) => event,
+                Ok(None) => return,
+                Err(_) => {
+                    if std::mem::take(&mut changed) {
+                        targets.send_replace(known.values().cloned().collect());
+                    }
+                    continue;
+                }
+            };
+            if let Err(error) = &event
+                && !failing
+            {
+                tracing::warn!(%error, "pods can't be watched; what is known is scraped on");
+            }
+            failing = event.is_err();
+            match event {
+                Ok(Event::Init) => listing = BTreeMap::new(),
+                Ok(Event::InitApply(pod)) => apply(&mut listing, &pod, &jobs),
+                Ok(Event::InitDone) => {
+                    let listed = std::mem::take(&mut listing);
+                    changed |= listed != known;
+                    known = listed;
+                }
+                Ok(Event::Apply(pod)) => {
+                    let before = known.get(&key(&pod)).cloned();
+                    apply(&mut known, &pod, &jobs);
+                    changed |= known.get(&key(&pod)) != before.as_ref();
+                }
+                Ok(Event::Delete(pod)) => changed |= known.remove(&key(&pod)).is_some(),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// How pods are scraped, with and without TLS.
+struct Jobs {
+    plain: Arc<Job>,
+    tls: Arc<Job>,
+}
+
+impl Jobs {
+    fn new(interval: Duration) -> Self {
+        let job = |tls| Job {
+            interval,
+            timeout: TIMEOUT.min(interval),
+            tls,
+            authorization: None,
+            honor_labels: false,
+            honor_timestamps: true,
+            samples_max: SAMPLES_MAX,
+            body_bytes_max: None,
+        };
+        Self { plain: Arc::new(job(None)), tls: Arc::new(job(Some(Tls::default()))) }
+    }
+}
+
+type Key = (String, String);
+
+fn key(pod: &Pod) -> Key {
+    let name = |name: &Option<String>| name.clone().unwrap_or_default();
+    (name(&pod.metadata.namespace), name(&pod.metadata.name))
+}
+
+fn apply(targets: &mut BTreeMap<Key, Target>, pod: &Pod, jobs: &Jobs) {
+    let key = key(pod);
+    match target(pod, jobs) {
+        Some(target) if targets.len() < TARGETS_MAX || targets.contains_key(&key) => {
+            targets.insert(key, target);
+        }
+        Some(_) => {
+            tracing::warn!(pod = key.1, "there are more than {TARGETS_MAX} pods to scrape: it is left out")
+        }
+        None => drop(targets.remove(&key)),
+    }
+}
+
+/// The target that a pod is; `None`: it is none, or none yet.
+fn target(pod: &Pod, jobs: &Jobs) -> Option<Target> {
+    let annotation = |name: &str| {
+        let annotations = pod.metadata.annotations.as_ref()?;
+        annotations.get(&format!("prometheus.io/{name}")).map(String::as_str)
+    };
+    let status = pod.status.as_ref()?;
+    let wanted = annotation("scrape") == Some("true") && status.phase.as_deref() == Some("Running");
+    if !wanted || pod.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let port: u16 = annotation("port")?.parse().ok()?;
+    let ip: std::net::IpAddr = status.pod_ip.as_deref()?.parse().ok()?;
+    let address = std::net::SocketAddr::new(ip, port).to_string();
+    let path = annotation("path").unwrap_or("/metrics");
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    path.parse::<axum::http::uri::PathAndQuery>().ok()?;
+    let job = match annotation("scheme") {
+        None | Some("http") => &jobs.plain,
+        Some("https") => &jobs.tls,
+        Some(_) => return None,
+    };
+    let (namespace, name) = key(pod);
+    let label = |label: &str| pod.metadata.labels.as_ref()?.get(label).filter(|value| !value.is_empty());
+    let job_name = label("app.kubernetes.io/name").or_else(|| label("app")).unwrap_or(&namespace).clone();
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+    let labels = [
+        ("instance", address.clone()),
+        ("job", job_name),
+        ("namespace", namespace),
+        ("node", node),
+        ("pod", name),
+    ];
+    let labels = labels.into_iter().filter(|(_, value)| !value.is_empty());
+    let labels = labels.map(|(label, value)| (label.to_owned(), value)).collect();
+    Some(Target { address, path, labels, job: Arc::clone(job) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(annotations: &serde_json::Value, status: &serde_json::Value) -> Pod {
+        let pod = json!({
+            "metadata": {"name": "web-0", "namespace": "shop", "labels": {"app": "web"}, "annotations": annotations},
+            "spec": {"nodeName": "n1", "containers": []},
+            "status": status,
+        });
+        serde_json::from_value(pod).expect("a pod")
+    }
+
+    #[test]
+    fn an_annotated_pod_that_runs_is_a_target() {
+        let jobs = Jobs::new(INTERVAL);
+        let all = json!({"prometheus.io/scrape": "true", "prometheus.io/port": "8080", "prometheus.io/path": "m?x=1"});
+        let runs = json!({"phase": "Running", "podIP": "fd00::1"});
+        let found = target(&pod(&all, &runs), &jobs).expect("a target");
+        assert_eq!(found.url(), "http://[fd00::1]:8080/m?x=1");
+        let labels: Vec<_> = found.labels.iter().map(|(n, v)| format!("{n}={v}")).collect();
+        assert_eq!(labels, ["instance=[fd00::1]:8080", "job=web", "namespace=shop", "node=n1", "pod=web-0"]);
+        for (annotations, status) in [
+            (json!({"prometheus.io/scrape": "true"}), runs.clone()),
+            (json!({"prometheus.io/scrape": "false", "prometheus.io/port": "1"}), runs.clone()),
+            (
+                json!({"prometheus.io/scrape": "true", "prometheus.io/port": "1", "prometheus.io/scheme": "ftp"}),
+                runs,
+            ),
+            (all.clone(), json!({"phase": "Succeeded", "podIP": "10.0.0.1"})),
+            (all, json!({"phase": "Running"})),
+        ] {
+            assert_eq!(target(&pod(&annotations, &status), &jobs), None, "{annotations} {status}");
+        }
+    }
+}

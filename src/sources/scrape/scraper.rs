@@ -1,0 +1,196 @@
+//! Keeps a task a target: begins it when the target appears, ends it when it goes.
+
+use super::config;
+use super::pods::Pods;
+use super::settings::Target;
+use super::target::Scraped;
+use crate::app::App;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Most scrapes at once; others wait for a place.
+const SCRAPES_MAX: usize = 64;
+
+/// How often the file is looked at.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What is scraped.
+#[derive(Default)]
+pub struct Sources {
+    /// The file, and what was in it when the server was started.
+    pub file: Option<(PathBuf, Vec<Target>)>,
+    /// The cluster's annotated pods.
+    pub pods: Option<Pods>,
+}
+
+/// Scrapes until `shutdown`. Series do not end with it: the next start goes on.
+pub async fn run(app: App, sources: Sources, shutdown: CancellationToken) {
+    let (from_file, mut of_file) = watch::channel(Vec::new());
+    let (from_pods, mut of_pods) = watch::channel(Vec::new());
+    let file = async {
+        let Some((path, targets)) = sources.file else { return };
+        from_file.send_replace(targets.clone());
+        follow_file(path, targets, from_file).await;
+    };
+    let pods = async {
+        if let Some(pods) = sources.pods {
+            pods.follow(from_pods).await;
+        }
+    };
+    let scraping = async {
+        let mut running = Running::new(app, shutdown.clone());
+        loop {
+            let wanted: HashSet<Target> =
+                of_file.borrow_and_update().iter().chain(&*of_pods.borrow_and_update()).cloned().collect();
+            running.change_to(wanted);
+            // A sender that has gone says nothing any more.
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Ok(()) = of_file.changed() => {}
+                Ok(()) = of_pods.changed() => {}
+            }
+        }
+        running.stopped().await;
+    };
+    tokio::select! {
+        () = async { tokio::join!(file, pods); std::future::pending().await } => {}
+        () = scraping => {}
+    }
+}
+
+/// Reads the file again when it changes; what is wrong with it is told, and what was before holds on.
+async fn follow_file(path: PathBuf, mut known: Vec<Target>, targets: watch::Sender<Vec<Target>>) {
+    let mut wrong = String::new();
+    loop {
+        tokio::time::sleep(RELOAD_INTERVAL).await;
+        let from = path.clone();
+        let read = tokio::task::spawn_blocking(move || config::read(&from)).await;
+        let read = match read {
+            Ok(read) => read.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match read {
+            Ok(read) if read != known => {
+                tracing::info!(targets = read.len(), "the scrape configuration has changed");
+                known = read;
+                targets.send_replace(known.clone());
+                wrong.clear();
+            }
+            Ok(_) => wrong.clear(),
+            Err(error) if error != wrong => {
+                tracing::error!("{error}; the one before holds on");
+                wrong = error;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// The targets that are being scraped.
+struct Running {
+    app: App,
+    shutdown: CancellationToken,
+    places: Arc<Semaphore>,
+    tasks: HashMap<Target, (CancellationToken, JoinHandle<()>)>,
+    ending: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    fn new(app: App, shutdown: CancellationToken) -> Self {
+        let places = Arc::new(Semaphore::new(SCRAPES_MAX));
+        Self { app, shutdown, places, tasks: HashMap::new(), ending: Vec::new() }
+    }
+
+    fn change_to(&mut self, wanted: HashSet<Target>) {
+        self.ending.retain(|task| !task.is_finished());
+        let gone: Vec<Target> =
+            self.tasks.keys().filter(|target| !wanted.contains(*target)).cloned().collect();
+        for target in gone {
+            if let Some((gone, task)) = self.tasks.remove(&target) {
+                gone.cancel();
+                self.ending.push(task);
+            }
+        }
+        for target in wanted {
+            if !self.tasks.contains_key(&target) {
+                let gone = CancellationToken::new();
+                let following = follow(
+                    self.app.clone(),
+                    target.clone(),
+                    self.places.clone(),
+                    gone.clone(),
+                    self.shutdown.clone(),
+                );
+                self.tasks.insert(target, (gone, tokio::spawn(following)));
+            }
+        }
+    }
+
+    /// Waits for all tasks, which hold the store.
+    async fn stopped(self) {
+        for task in self.tasks.into_values().map(|(_, task)| task).chain(self.ending) {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "the scraper of a target broke off");
+            }
+        }
+    }
+}
+
+/// Scrapes one target at its times until it is gone, or until the shutdown.
+async fn follow(
+    app: App,
+    target: Target,
+    places: Arc<Semaphore>,
+    gone: CancellationToken,
+    shutdown: CancellationToken,
+) {
+    let interval_ms = target.job.interval.as_millis().try_into().unwrap_or(u64::MAX).max(1);
+    let offset_ms = offset_ms(&target, interval_ms);
+    let mut scraped = Scraped::new(target);
+    loop {
+        let wait_ms = until_next_ms(app.clock.now_ms(), interval_ms, offset_ms);
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = gone.cancelled() => break,
+            () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+        }
+        let scrape = async {
+            let Ok(_place) = places.acquire().await else { return };
+            if let Err(error) = scraped.scrape(&app).await {
+                tracing::warn!(%error, "what was scraped can't be stored");
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = scrape => {}
+        }
+    }
+    if let Err(error) = scraped.end(&app).await {
+        tracing::warn!(%error, "the end of a target can't be stored");
+    }
+}
+
+/// When within its interval a target is scraped: always the same, and different for each.
+fn offset_ms(target: &Target, interval_ms: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    target.address.hash(&mut hasher);
+    target.path.hash(&mut hasher);
+    target.labels.hash(&mut hasher);
+    hasher.finish() % interval_ms
+}
+
+/// How long it is to the next time of a target, at least a millisecond.
+fn until_next_ms(now_ms: i64, interval_ms: u64, offset_ms: u64) -> u64 {
+    let within = now_ms.rem_euclid(i64::try_from(interval_ms).unwrap_or(i64::MAX)).unsigned_abs();
+    let wait = (interval_ms - within).saturating_add(offset_ms) % interval_ms;
+    if wait == 0 { interval_ms } else { wait }
+}
+
+#[cfg(test)]
+mod tests;

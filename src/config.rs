@@ -6,6 +6,7 @@
 mod apis;
 mod authentication;
 mod cluster;
+mod damage;
 pub mod registration;
 pub mod retention;
 mod scrape;
@@ -14,6 +15,7 @@ mod settings_file;
 pub use apis::ApisArgs;
 pub use authentication::AuthenticationArgs;
 pub use cluster::ClusterArgs;
+pub use damage::{DamageArgs, OnDamage};
 pub use retention::{Retention, RetentionArgs};
 pub use scrape::ScrapeArgs;
 pub use settings_file::SettingsError;
@@ -162,6 +164,10 @@ pub struct StoreArgs {
     #[arg(long, value_name = "DURATION", env = "LOOKBACK_OUT_OF_ORDER_WINDOW", default_value = "1h",
           value_parser = duration)]
     pub out_of_order_window: Duration,
+
+    /// What to do with damage.
+    #[command(flatten)]
+    pub damage: DamageArgs,
 }
 
 /// Flags of the secure port.

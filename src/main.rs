@@ -177,6 +177,7 @@ impl Opened {
         let mut options = Options {
             out_of_order_window_ms: whole_ms(args.out_of_order_window),
             counters,
+            on_damage: args.damage.on_damage.into(),
             ..Options::default()
         };
         args.keep.apply(&mut options);

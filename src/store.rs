@@ -113,6 +113,14 @@ pub struct StoreStats {
     pub partitions: u64,
     /// Blocks that failed a checksum and are left out.
     pub damaged_blocks: u64,
+    /// Chunks that failed a checksum and were left out of answers, as often as they were read.
+    pub damaged_chunks: u64,
+    /// Files and directories that were set aside because they are damaged.
+    pub set_aside: u64,
+    /// Groups of the write-ahead log that were acknowledged and are lost, since the start.
+    pub lost_log_groups: u64,
+    /// What was found to be damaged at the start, and set aside.
+    pub damage: Vec<String>,
     /// Series whose latest value could not be written, and is served from memory.
     pub latest_undurable: u64,
     /// Partitions that went before their time to make room.

@@ -74,6 +74,9 @@ pub struct StoreGauges {
     disk_bytes: Family<KindLabels, Gauge>,
     partitions: Gauge,
     damaged_blocks: Gauge,
+    damaged_chunks: Gauge,
+    set_aside: Gauge,
+    lost_log_groups: Gauge,
     latest_undurable: Gauge,
     partitions_dropped: Gauge,
     size_limit: Family<NoLabels, Gauge>,
@@ -102,6 +105,21 @@ impl StoreGauges {
             "store_damaged_blocks",
             "Blocks that failed a checksum and are left out of answers",
             gauges.damaged_blocks.clone(),
+        );
+        registry.register(
+            "store_damaged_chunk_reads",
+            "Reads since the start of chunks that failed a checksum and were left out of answers",
+            gauges.damaged_chunks.clone(),
+        );
+        registry.register(
+            "store_set_aside",
+            "Damaged files and directories in the directory quarantine",
+            gauges.set_aside.clone(),
+        );
+        registry.register(
+            "store_lost_log_groups",
+            "Acknowledged groups of the write-ahead log that were found to be lost at the start",
+            gauges.lost_log_groups.clone(),
         );
         registry.register(
             "store_latest_undurable",
@@ -140,6 +158,9 @@ impl StoreGauges {
         self.series.set(whole(stats.series));
         self.partitions.set(whole(stats.partitions));
         self.damaged_blocks.set(whole(stats.damaged_blocks));
+        self.damaged_chunks.set(whole(stats.damaged_chunks));
+        self.set_aside.set(whole(stats.set_aside));
+        self.lost_log_groups.set(whole(stats.lost_log_groups));
         self.latest_undurable.set(whole(stats.latest_undurable));
         self.partitions_dropped.set(whole(stats.partitions_dropped));
         show(&self.size_limit, stats.size_max_bytes.map(whole));

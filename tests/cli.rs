@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::process::{Client, Server, free_port, lookback, run_to_end};
+use common::process::{Client, Server, free_port, lookback, run_to_end, wait_until};
 use common::store::{open, read_dir};
 use rustix::process::Signal;
 use std::net::TcpListener;
@@ -235,13 +235,14 @@ fn store() -> (tempfile::TempDir, Vec<PathBuf>) {
     push("2");
     let log = std::fs::read_dir(dir.path().join("log")).unwrap().next().unwrap().unwrap().path();
     let index = dir.path().join("index");
-    let files = vec![index.join("db"), index.join("conf"), log.join("db"), log.join("conf")];
+    let files = vec![index.join("db"), index.join("conf"), log.join("db")];
     (dir, files)
 }
 
 #[test]
-fn a_damaged_file_is_refused_with_its_name_and_nothing_is_removed() {
+fn a_damaged_file_is_refused_where_that_is_asked_for_with_its_name_and_nothing_is_removed() {
     let (dir, files) = store();
+    let refuse = ["--on-damage", "refuse"];
     for path in files {
         let whole = std::fs::read(&path).unwrap();
         let written = whole.iter().rposition(|byte| *byte != 0).unwrap();
@@ -252,7 +253,7 @@ fn a_damaged_file_is_refused_with_its_name_and_nothing_is_removed() {
             std::fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(bytes, 0).unwrap();
         };
         write(&damaged);
-        let sentence = refused(dir.path(), &[]);
+        let sentence = refused(dir.path(), &refuse);
         tells(&sentence, &[text(path.parent().unwrap())]);
         write(&whole);
         let stored = read_dir(dir.path());
@@ -261,20 +262,38 @@ fn a_damaged_file_is_refused_with_its_name_and_nothing_is_removed() {
     let meta = dir.path().join("meta");
     let whole = std::fs::read_to_string(&meta).unwrap();
     std::fs::write(&meta, whole.replace("uuid ", "uuid 0")).unwrap();
-    tells(&refused(dir.path(), &[]), &[text(&meta), "backup"]);
+    tells(&refused(dir.path(), &refuse), &[text(&meta), "backup"]);
     std::fs::write(&meta, &whole).unwrap();
     assert!(Server::start(dir.path(), &[]).terminate().success());
 }
 
 #[test]
-fn one_flipped_bit_in_the_log_is_refused_with_what_it_loses() {
+fn a_damaged_file_is_set_aside_and_all_else_is_served() {
     let (dir, files) = store();
-    let log = files.iter().find(|path| text(path).ends_with("db") && text(path).contains("/log/")).unwrap();
-    let mut bytes = std::fs::read(log).unwrap();
-    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-    bytes[written - 8] ^= 1;
-    std::fs::write(log, bytes).unwrap();
-    tells(&refused(dir.path(), &[]), &[text(log), "were acknowledged and can't be read", "backup"]);
+    for path in files {
+        let copy = tempfile::tempdir().unwrap();
+        let copied =
+            Command::new("cp").args(["-r", &format!("{}/.", text(dir.path())), text(copy.path())]).status();
+        assert!(copied.unwrap().success());
+        let damaged = copy.path().join(path.strip_prefix(dir.path()).unwrap());
+        let mut bytes = std::fs::read(&damaged).unwrap();
+        bytes.iter_mut().filter(|byte| **byte != 0).for_each(|byte| *byte ^= 0x55);
+        std::fs::write(&damaged, bytes).unwrap();
+        let server = Server::start(copy.path(), &[]);
+        let ready = server.get("/readyz?verbose").text();
+        let (below, is_log) = (text(path.parent().unwrap()), text(&path).contains("/log/"));
+        let below = below.strip_prefix(text(dir.path())).unwrap();
+        assert!(ready.contains("[!]damage set aside: ") && ready.contains(below), "{below}: {ready}");
+        let metrics = || server.get("/metrics").text();
+        tells(&metrics(), &[&format!("\nlookback_store_lost_log_groups {}\n", u8::from(is_log))]);
+        // A log is set aside once what could be read of it is sealed.
+        wait_until("it is set aside", || metrics().contains("\nlookback_store_set_aside 1\n"));
+        assert_eq!(server.post("/write-metrics/nodes/n1/load", "3").status, 200);
+        server.kill9();
+        let samples = &read_dir(copy.path())["load{node=\"n1\"}"];
+        assert_eq!(samples.len(), if is_log { 2 } else { 3 }, "{below}");
+        assert!(copy.path().join("quarantine").is_dir());
+    }
 }
 
 #[test]

@@ -67,10 +67,13 @@ async fn ready(State(app): State<App>, uri: Uri) -> Response {
     };
     let writes =
         write_failure.map(|reason| format!("[!]writes refused, reads served: {reason}{undurable}\n"));
+    let damage = stats.as_ref().map(|stats| stats.damage.clone()).unwrap_or_default();
+    let damage: String = damage.iter().map(|what| format!("[!]damage set aside: {what}\n")).collect();
     let read_failure = stats.err().map(|error| error.to_string());
     let checks = [("ping", None), ("reads", read_failure)];
     let checks = checks.into_iter().chain(writes.is_none().then_some(("writes", None)));
-    report("readyz", is_verbose(&uri), &checks.collect::<Vec<_>>(), writes.as_deref())
+    let warning = writes.unwrap_or_default() + &damage;
+    report("readyz", is_verbose(&uri), &checks.collect::<Vec<_>>(), Some(&warning))
 }
 
 async fn metrics(State(app): State<App>, caller: Caller) -> Response {

@@ -9,11 +9,14 @@ pub(crate) use entries::ChunkEntry;
 pub(crate) use read::Block;
 pub(crate) use write::BlockWriter;
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 const HEADER_MAGIC: [u8; 8] = *b"LBBLOCK1";
 const FOOTER_MAGIC: [u8; 8] = *b"LBBLKEND";
 const HEADER_BYTES: usize = 33;
+/// Where the header says `sealed_seq`.
+const SEALED_SEQ_OFFSET: u64 = 20;
 const FOOTER_BYTES: usize = 28;
 
 /// How far a block has come on its way from memory to where it stays.
@@ -39,6 +42,22 @@ pub(crate) struct BlockRecord {
 }
 
 impl BlockRecord {
+    /// What the name and the header of a block's file say, unchecked: opening it checks them.
+    pub(crate) fn of_file(data_dir: &Path, path: &Path) -> Option<Self> {
+        let below = path.strip_prefix(data_dir.join(BLOCKS_DIR)).ok()?;
+        let parts: Vec<&str> = below.iter().map(|part| part.to_str()).collect::<Option<_>>()?;
+        let [class, start, name] = parts.try_into().ok()?;
+        let id = u64::from_str_radix(name.strip_suffix(".block")?, 16).ok()?;
+        let mut sealed_seq = [0; 8];
+        std::fs::File::open(path).ok()?.read_exact_at(&mut sealed_seq, SEALED_SEQ_OFFSET).ok()?;
+        Some(Self {
+            id,
+            class: class.to_owned(),
+            partition_start_ms: start.parse().ok()?,
+            sealed_seq: u64::from_le_bytes(sealed_seq),
+        })
+    }
+
     /// Where its file lies below the data directory.
     pub(crate) fn path(&self, data_dir: &Path) -> PathBuf {
         self.partition_dir(data_dir).join(format!("{:016x}.block", self.id))

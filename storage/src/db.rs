@@ -1,23 +1,22 @@
 //! The engine: opened on a directory, shared by clones.
 
 use crate::append::{OutOfOrder, WriteBatch, WriteReport};
-use crate::block::BLOCKS_DIR;
 use crate::commit::{Append, Command, Committer};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::identity;
-use crate::index::{Index, StoreRecord};
+use crate::index::StoreRecord;
 use crate::inner::{Inner, MaintenanceState};
 use crate::labels::Labels;
-use crate::log::{LOG_DIR, Log};
 use crate::maintain::Maintained;
-use crate::options::Options;
-use crate::recover::{remove_orphans, replay, restore};
+use crate::options::{OnDamage, Options};
+use crate::quarantine;
+use crate::recover::{Recovered, recover};
+use crate::repair::repair;
 use crate::resample::{Aggregation, Grid};
 use crate::retention::{DEFAULT_CLASS, RetentionError, RetentionRule, check_windows};
 use crate::sample::Sample;
 use crate::select::{ReadLimits, Selection, SeriesSamples};
-use crate::state::State;
 use crossbeam::channel::{TrySendError, bounded};
 use parking_lot::Mutex;
 use std::collections::HashSet;
@@ -29,7 +28,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use uuid::Uuid;
 
 const LOCK_FILE: &str = "LOCK";
-const INDEX_DIR: &str = "index";
 /// Commands that may wait for the committer.
 const COMMANDS_MAX: usize = 1_024;
 
@@ -76,6 +74,12 @@ pub struct Stats {
     pub damaged_chunks: u64,
     /// Series whose newest sample could not be written, and is served from memory.
     pub latest_undurable: u64,
+    /// Files and directories that were set aside because they are damaged.
+    pub set_aside: u64,
+    /// Groups of the log that were acknowledged and are lost, since the start.
+    pub lost_log_groups: u64,
+    /// What was found to be damaged when the store was opened, and set aside.
+    pub damage: Vec<String>,
     /// Why the last write failed, until one succeeds.
     pub write_failure: Option<String>,
 }
@@ -93,19 +97,14 @@ impl Db {
         identity::refuse_later_format(dir)?;
         let new_store =
             StoreRecord { format: crate::FORMAT_VERSION, uuid: new_uuid, partition_ms: options.partition_ms };
-        let (index, store) = Index::open(&dir.join(INDEX_DIR), new_store)?;
-        identity::check(dir, &store)?;
-        check_windows(DEFAULT_CLASS, &options.rollups, store.partition_ms)?;
-        let loaded = index.load()?;
-        let state = Arc::new(State::new(dir, options, store.partition_ms));
-        let checkpoint = loaded.checkpoint;
-        let block_paths = restore(&state, loaded)?;
-        let log = Log::open(&dir.join(LOG_DIR), store.uuid, checkpoint.next_seq, |seq, group| {
-            replay(&state, seq, group)
-        })?;
-        state.counters.log_bytes.store(log.replayed_bytes(), Ordering::Relaxed);
-        // Only now is it certain that the index is not older than the log, and knows all blocks.
-        remove_orphans(&dir.join(BLOCKS_DIR), &block_paths);
+        let recovered = match recover(dir, &options, new_store) {
+            Err(error) if options.on_damage == OnDamage::SetAside && error.is_loss() => {
+                repair(dir, &options, error)?
+            }
+            recovered => recovered?,
+        };
+        let Recovered { state, index, store, catalog, log, next_block, seal_soon } = recovered;
+        check_windows(DEFAULT_CLASS, &state.options.rollups, store.partition_ms)?;
 
         let (commands, receiver) = bounded(COMMANDS_MAX);
         let queued_samples = Arc::new(AtomicUsize::new(0));
@@ -123,11 +122,13 @@ impl Db {
         Ok(Self(Arc::new(Inner {
             state,
             index,
+            catalog: Mutex::new(catalog),
             store,
             commands,
             queued_samples,
             maintenance: Mutex::new(MaintenanceState {
-                next_block: checkpoint.next_block,
+                next_block,
+                seal_soon,
                 ..MaintenanceState::default()
             }),
             committer: Some(committer),
@@ -318,6 +319,9 @@ impl Db {
             damaged_blocks: count(&state.counters.damaged_blocks),
             damaged_chunks: count(&state.counters.damaged_chunks),
             latest_undurable: state.undurable.len() as u64,
+            set_aside: quarantine::count(&state.dir),
+            lost_log_groups: count(&state.damage.lost_groups),
+            damage: state.damage.reasons.lock().clone(),
             write_failure: state.write_failure.lock().clone(),
         }
     }

@@ -95,6 +95,18 @@ impl Error {
         Self::Damaged { path: path.to_owned(), what: what.into() }
     }
 
+    /// Whether stored bytes are damaged or gone, for all that can be known. Any other failure may pass,
+    /// and must not look like a loss.
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::KeyValue { .. } => !self.is_no_space(),
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+
     /// Whether the reason is a full volume or quota.
     #[must_use]
     pub fn is_no_space(&self) -> bool {

@@ -49,6 +49,11 @@ pub(crate) fn check(dir: &Path, store: &StoreRecord) -> Result<()> {
     }
 }
 
+/// Makes the file say that the directory belongs to this store.
+pub(crate) fn rewrite(dir: &Path, store: &StoreRecord) -> Result<()> {
+    files::write_durably(&dir.join(META_FILE), text(store).as_bytes())
+}
+
 fn text(store: &StoreRecord) -> String {
     let body = format!("format {} uuid {} partition_ms {}", store.format, store.uuid, store.partition_ms);
     format!("{body} crc32c {}\n", checksum_of(&body))

@@ -19,7 +19,10 @@ use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use uuid::Uuid;
 
 const STORE_KEY: &[u8] = b"store";
@@ -32,6 +35,10 @@ pub(crate) struct Index {
     /// `None` after a failure. sled answers every call after a failed write (a full volume) with that
     /// failure, so the next call opens it anew; whoever met the failure takes back what it had put.
     trees: Mutex<Option<Trees>>,
+    /// Whether a sync failed: what was put may never reach the disk, however often it is synced again.
+    doubtful: AtomicBool,
+    /// The last checkpoint that is durable.
+    checkpoint: Mutex<Checkpoint>,
 }
 
 /// The open database.
@@ -94,10 +101,24 @@ impl Trees {
         })
     }
 
+    fn close(self) -> Result<()> {
+        let Self { database, meta, series, postings, blocks, deletes } = self;
+        drop((meta, series, postings, blocks, deletes));
+        database.close()
+    }
+
     fn store(&self) -> Result<Option<StoreRecord>> {
         let bytes = self.meta.get(STORE_KEY)?;
         bytes.map(|bytes| decode(self.database.path(), &bytes, "the store's record")).transpose()
     }
+}
+
+/// All that an index is to say.
+pub(crate) struct Whole<'a> {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) series: Vec<(u32, &'a Labels)>,
+    pub(crate) blocks: Vec<BlockRecord>,
+    pub(crate) deletes: Vec<DeleteRecord>,
 }
 
 impl Index {
@@ -119,7 +140,43 @@ impl Index {
                 known: crate::FORMAT_VERSION,
             });
         }
-        Ok((Self { path: path.to_owned(), store, trees: Mutex::new(Some(trees)) }, store))
+        let this = Self {
+            path: path.to_owned(),
+            store,
+            trees: Mutex::new(Some(trees)),
+            doubtful: AtomicBool::new(false),
+            checkpoint: Mutex::default(),
+        };
+        Ok((this, store))
+    }
+
+    /// Closes it, and waits until its files are let go.
+    pub(crate) fn close(self) -> Result<()> {
+        self.trees.into_inner().map_or(Ok(()), Trees::close)
+    }
+
+    /// Whether it must be [renewed](Self::renew) before anything may depend on it: a sync of it failed.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.doubtful.load(Ordering::Acquire)
+    }
+
+    /// The last checkpoint that is durable.
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        *self.checkpoint.lock()
+    }
+
+    /// Puts a new database, which says exactly this, in the place of the present one, in files that never
+    /// saw a failed sync.
+    pub(crate) fn renew(&self, whole: &Whole<'_>) -> Result<()> {
+        let mut slot = self.trees.lock();
+        if let Some(trees) = slot.take() {
+            trees.close()?;
+        }
+        make_anew(&self.path, self.store, whole)?;
+        *slot = Some(self.reopen()?);
+        *self.checkpoint.lock() = whole.checkpoint;
+        self.doubtful.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Calls `call` on the open database, opening it anew after a failure.
@@ -152,6 +209,7 @@ impl Index {
             Some(bytes) => self.decode(&bytes, "the checkpoint")?,
             None => Checkpoint::default(),
         };
+        *self.checkpoint.lock() = checkpoint;
         let mut series = Vec::new();
         let mut known = RoaringBitmap::new();
         trees.series.scan(|key, value| {
@@ -237,14 +295,25 @@ impl Index {
         self.with(|trees| trees.deletes.remove(&delete_key(delete)))
     }
 
-    /// Moves the checkpoint; everything put before must be durable already.
-    pub(crate) fn put_checkpoint(&self, checkpoint: Checkpoint) -> Result<()> {
+    fn put_checkpoint(&self, checkpoint: Checkpoint) -> Result<()> {
         self.with(|trees| trees.meta.put(CHECKPOINT_KEY, &encode(&checkpoint)))
     }
 
-    /// Makes what was put durable.
+    /// Makes what was put durable. Where that fails, nothing may depend on the index until it is renewed.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.with(|trees| trees.database.sync())
+        let synced = self.with(|trees| trees.database.sync());
+        if synced.is_err() {
+            self.doubtful.store(true, Ordering::Release);
+        }
+        synced
+    }
+
+    /// Moves the checkpoint, durably; everything put before must be durable already.
+    pub(crate) fn move_checkpoint(&self, checkpoint: Checkpoint) -> Result<()> {
+        self.put_checkpoint(checkpoint)?;
+        self.sync()?;
+        *self.checkpoint.lock() = checkpoint;
+        Ok(())
     }
 
     /// Bytes on disk.
@@ -263,6 +332,45 @@ impl Index {
     fn damaged(&self, what: &str) -> Error {
         Error::damaged(&self.path, what)
     }
+}
+
+/// Makes an index database at `path` that says exactly `whole`, durably. What was there is gone then.
+pub(crate) fn make_anew(path: &Path, store: StoreRecord, whole: &Whole<'_>) -> Result<()> {
+    let (new_path, old_path) = (path.with_extension("new"), path.with_extension("old"));
+    files::remove_dir_all(&new_path)?;
+    let (index, _) = Index::open(&new_path, store)?;
+    let mut postings = Postings::default();
+    for (id, labels) in &whole.series {
+        index.put_series(*id, labels)?;
+        postings.add(*id, labels);
+    }
+    postings.take_changes().iter().try_for_each(|(key, piece)| index.put_postings(key, piece))?;
+    let mut blocks: BTreeMap<(&str, i64), Vec<BlockRecord>> = BTreeMap::new();
+    for record in &whole.blocks {
+        let partition = blocks.entry((&record.class, record.partition_start_ms)).or_default();
+        partition.push(record.clone());
+    }
+    blocks.iter().try_for_each(|((class, start_ms), blocks)| index.put_blocks(class, *start_ms, blocks))?;
+    whole.deletes.iter().try_for_each(|delete| index.put_delete(delete))?;
+    index.move_checkpoint(whole.checkpoint)?;
+    index.close()?;
+    if path.exists() {
+        fs::rename(path, &old_path).map_err(Error::io("rename", path))?;
+    }
+    fs::rename(&new_path, path).map_err(Error::io("rename", &new_path))?;
+    files::sync_parent(path)?;
+    files::remove_dir_all(&old_path)
+}
+
+/// Brings a renewal that was cut off to an end, or takes it back.
+pub(crate) fn finish_renewal(path: &Path) -> Result<()> {
+    let (new_path, old_path) = (path.with_extension("new"), path.with_extension("old"));
+    if !path.exists() && old_path.exists() {
+        fs::rename(&old_path, path).map_err(Error::io("rename", &old_path))?;
+        files::sync_parent(path)?;
+    }
+    files::remove_dir_all(&old_path)?;
+    files::remove_dir_all(&new_path)
 }
 
 fn decode<T: DeserializeOwned>(path: &Path, bytes: &[u8], what: &str) -> Result<T> {

@@ -1,8 +1,9 @@
 //! What the handles of an open store share, and what seals and maintenance work on.
 
+use crate::catalog::{self, Catalog};
 use crate::commit::Command;
 use crate::error::{Error, Result};
-use crate::index::{Index, StoreRecord};
+use crate::index::{Index, StoreRecord, Whole};
 use crate::log::LOG_DIR;
 use crate::merge::Quiet;
 use crate::room::Growth;
@@ -19,6 +20,8 @@ use std::thread::JoinHandle;
 pub(crate) struct Inner {
     pub(crate) state: Arc<State>,
     pub(crate) index: Index,
+    /// Series and deletes a second time; locked for a moment by seals and maintenance.
+    pub(crate) catalog: Mutex<Catalog>,
     pub(crate) store: StoreRecord,
     pub(crate) commands: Sender<Command>,
     /// Samples sent to the committer and not yet taken by it.
@@ -34,6 +37,9 @@ pub(crate) struct Inner {
 #[derive(Default)]
 pub(crate) struct MaintenanceState {
     pub(crate) next_block: u64,
+    /// Whether to seal at the next occasion, whatever the log's size says: what was found in a damaged
+    /// log is only in memory until then.
+    pub(crate) seal_soon: bool,
     pub(crate) last_seal_ms: Option<i64>,
     pub(crate) quiet: Quiet,
     pub(crate) growth: Growth,
@@ -44,6 +50,37 @@ pub(crate) struct MaintenanceState {
 impl Inner {
     pub(crate) fn send(&self, command: Command) -> Result<()> {
         self.commands.send(command).map_err(|_| Error::Closed)
+    }
+
+    /// Makes the index anew from memory if a sync of it failed: the kernel may have dropped what it could
+    /// not write, and the next sync of the same file would say nothing of it.
+    pub(crate) fn renew_doubtful_index(&self) -> Result<()> {
+        if !self.index.is_doubtful() {
+            return Ok(());
+        }
+        let series: Vec<_> = self.state.registry.all().into_iter().filter(|s| s.is_durable()).collect();
+        let blocks = self.state.blocks();
+        let quarantined = self.state.quarantined.lock().clone();
+        self.index.renew(&Whole {
+            checkpoint: self.index.checkpoint(),
+            series: series.iter().map(|series| (series.id, &*series.labels)).collect(),
+            blocks: blocks.iter().map(|block| block.record().clone()).chain(quarantined).collect(),
+            deletes: self.state.deletes().iter().copied().collect(),
+        })?;
+        tracing::warn!("the index was made anew after a sync of it had failed");
+        Ok(())
+    }
+
+    /// Rewrites the catalogue as one file once it is many, or mostly of series that are forgotten.
+    pub(crate) fn tidy_catalog(&self) -> Result<()> {
+        let mut catalog = self.catalog.lock();
+        if !catalog.is_sprawling() {
+            return Ok(());
+        }
+        let mut series = self.state.registry.all();
+        series.retain(|series| series.is_durable());
+        let deletes: Vec<_> = self.state.deletes().iter().copied().collect();
+        catalog.rewrite(catalog::parts(&series, &deletes))
     }
 
     pub(crate) fn log_dir(&self) -> PathBuf {

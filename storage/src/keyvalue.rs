@@ -68,6 +68,15 @@ impl KeyValue {
         Ok(this)
     }
 
+    /// The files of the database at `path` in which values lie, each value in one piece: to be looked
+    /// through when no database has them open.
+    pub(crate) fn data_files(path: &Path) -> Vec<PathBuf> {
+        let blobs = std::fs::read_dir(path.join("blobs")).into_iter().flatten().flatten();
+        let mut files: Vec<PathBuf> = blobs.map(|entry| entry.path()).chain([path.join("db")]).collect();
+        files.retain(|path| path.is_file());
+        files
+    }
+
     /// The map of this name, made if need be.
     pub(crate) fn tree(&self, name: &str) -> Result<Tree> {
         let tree = guard(&self.path, || self.database.open_tree(name))?;
@@ -78,6 +87,19 @@ impl KeyValue {
     pub(crate) fn sync(&self) -> Result<()> {
         guard(&self.path, || self.database.flush())?;
         self.data_file.sync_data().map_err(Error::io("sync", &self.path.join("db")))
+    }
+
+    /// Closes it, and waits until sled has let go of its files, which it does on threads of its own.
+    pub(crate) fn close(self) -> Result<()> {
+        let Self { path, database, data_file } = self;
+        drop(database);
+        for _ in 0..LOCK_TRIES {
+            if data_file.try_lock().is_ok() {
+                return Ok(());
+            }
+            std::thread::sleep(LOCK_PAUSE);
+        }
+        Err(Error::KeyValue { path, what: "it was not let go of when it was closed".to_owned() })
     }
 
     /// Where it lies.

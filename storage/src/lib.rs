@@ -39,6 +39,7 @@
 //! | `db` | opening, the public calls |
 //! | `inner` | an open store, which seals and maintenance work on |
 //! | `recover` | index and log brought into memory at the start |
+//! | `repair`, `quarantine` | a damaged index or log: what can be read is taken, the rest set aside |
 //! | `commit` | the one thread that changes the store: group commit |
 //! | `seal`, `merge`, `maintain` | memory to blocks; blocks to fewer; what is done when |
 //! | `retention`, `expire`, `room` | rules and classes; what goes by age, and for want of room |
@@ -46,7 +47,7 @@
 //! | `resample` | what a point of a resampled series is |
 //! | `state`, `registry`, `series`, `latest`, `postings`, `deletes` | what is in memory |
 //! | `undurable` | latest values that could not be written |
-//! | `log`, `index`, `block`, `chunk`, `codec` | what is on disk, specified in FORMAT.md |
+//! | `log`, `index`, `catalog`, `block`, `chunk`, `codec` | what is on disk, specified in FORMAT.md |
 //! | `keyvalue` | the only file that names sled |
 //! | `identity` | whose directory it is, beside the index |
 //! | `files`, `bytes` | durable files; small encodings |
@@ -55,6 +56,7 @@
 pub mod append;
 mod block;
 mod bytes;
+mod catalog;
 mod chunk;
 mod codec;
 mod commit;
@@ -75,8 +77,10 @@ mod matcher;
 mod merge;
 mod options;
 mod postings;
+mod quarantine;
 mod recover;
 mod registry;
+mod repair;
 pub mod resample;
 mod retention;
 mod room;
@@ -93,7 +97,7 @@ pub use error::{Error, Result};
 pub use labels::{LabelError, Labels, METRIC_NAME_LABEL};
 pub use maintain::Maintained;
 pub use matcher::{MatchOp, Matcher, MatcherError};
-pub use options::Options;
+pub use options::{OnDamage, Options};
 pub use resample::{Aggregation, Grid};
 pub use retention::{DEFAULT_CLASS, KeepMs, RULES_MAX, RetentionError, RetentionRule, RollupWindows};
 pub use room::SizeMax;

@@ -27,6 +27,7 @@ impl Inner {
     pub(crate) fn maintain(&self, now_ms: i64) -> Result<Maintained> {
         self.state.undurable.expire(now_ms);
         let mut maintenance = self.maintenance.lock();
+        self.renew_doubtful_index()?;
         self.state.told_ms.store(Some(now_ms));
         let partitions_expired = self.expire(now_ms)? + self.keep_to_size(&mut maintenance, now_ms)?;
         let mut done = Maintained { partitions_expired, ..Maintained::default() };
@@ -35,6 +36,7 @@ impl Inner {
         if done.partitions_expired > 0 || done.sealed {
             done.series_forgotten = self.forget_empty_series()?;
         }
+        self.tidy_catalog()?;
         Ok(done)
     }
 
@@ -42,11 +44,13 @@ impl Inner {
     pub(crate) fn seal_if_due(&self, now_ms: i64, maintenance: &mut MaintenanceState) -> Result<bool> {
         let last_seal_ms = *maintenance.last_seal_ms.get_or_insert(now_ms);
         let log_bytes = self.state.counters.log_bytes.load(Ordering::Relaxed);
-        let due = log_bytes >= self.state.options.seal_log_bytes
+        let due = maintenance.seal_soon
+            || log_bytes >= self.state.options.seal_log_bytes
             || (log_bytes > 0 && now_ms.saturating_sub(last_seal_ms) >= self.state.options.seal_every_ms);
         if due {
             self.seal(&mut maintenance.next_block)?;
             maintenance.last_seal_ms = Some(now_ms);
+            maintenance.seal_soon = false;
         }
         Ok(due)
     }

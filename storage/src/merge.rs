@@ -13,6 +13,7 @@
 use crate::block::{Block, BlockRecord, BlockWriter, Stage};
 use crate::codec::Effort;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::inner::{Inner, MaintenanceState};
 use crate::sample::{Sample, sort_and_deduplicate};
 use crate::seal::take_next;
@@ -176,6 +177,11 @@ impl Inner {
         self.state.set_blocks(all);
         for block in blocks {
             fs::remove_file(block.path()).map_err(Error::io("remove", block.path()))?;
+        }
+        // Before deletes that only those needed are forgotten: a file that a power cut brings back is taken
+        // in again at the next start.
+        if let Some(block) = blocks.first() {
+            files::sync_parent(block.path())?;
         }
         Ok(())
     }

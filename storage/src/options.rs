@@ -34,8 +34,19 @@ pub struct Options {
     pub blocks_per_partition_max: usize,
     /// Writes are refused while the volume has less room than this. Default 64 MiB.
     pub free_bytes_min: u64,
+    /// What to do when the index or the log is damaged. Default: refuse to open.
+    pub on_damage: OnDamage,
     /// Most samples waiting to be committed. Default 4 million.
     pub queued_samples_max: usize,
+}
+
+/// What to do when the index or the log is damaged. Damaged blocks and chunks are always left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDamage {
+    /// Do not open: leave everything as it is.
+    Refuse,
+    /// Set the damaged part aside, take all that can still be read, and go on.
+    SetAside,
 }
 
 impl Default for Options {
@@ -52,6 +63,7 @@ impl Default for Options {
             seal_every_ms: 120 * MINUTE_MS,
             blocks_per_partition_max: 8,
             free_bytes_min: 64 << 20,
+            on_damage: OnDamage::Refuse,
             queued_samples_max: 4_000_000,
         }
     }

@@ -1,17 +1,89 @@
 //! Recovery: what the index and the log know, brought into memory when a store is opened.
 
-use crate::block::Block;
+use crate::block::{BLOCKS_DIR, Block, BlockRecord};
+use crate::catalog::{self, CATALOG_DIR, Catalog};
 use crate::deletes::{DeleteRecord, Deletes};
 use crate::error::{Error, Result};
-use crate::index::Loaded;
+use crate::identity;
+use crate::index::{Index, Loaded, StoreRecord, finish_renewal};
 use crate::labels::Labels;
-use crate::log::{Group, LOG_DIR};
+use crate::log::{Group, LOG_DIR, Log, LogOpening};
+use crate::options::Options;
+use crate::quarantine;
 use crate::state::State;
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// The index database below the data directory.
+pub(crate) const INDEX_DIR: &str = "index";
+
+/// More generations of the log than this, which restarts have left, are sealed at the start.
+const GENERATIONS_MAX: usize = 8;
+
+/// A store brought into memory.
+pub(crate) struct Recovered {
+    pub(crate) state: Arc<State>,
+    pub(crate) index: Index,
+    pub(crate) store: StoreRecord,
+    pub(crate) catalog: Catalog,
+    pub(crate) log: Log,
+    pub(crate) next_block: u64,
+    /// Whether what is in memory is to be sealed at once.
+    pub(crate) seal_soon: bool,
+}
+
+/// Brings the store in `dir` into memory; a new one is `new_store`. Refuses what is damaged, but for
+/// blocks, which are left out.
+pub(crate) fn recover(dir: &Path, options: &Options, new_store: StoreRecord) -> Result<Recovered> {
+    let index_path = dir.join(INDEX_DIR);
+    finish_renewal(&index_path)?;
+    if !index_path.exists() && dir.join(CATALOG_DIR).exists() {
+        return Err(Error::damaged(&index_path, "it is missing"));
+    }
+    let (index, store) = Index::open(&index_path, new_store)?;
+    identity::check(dir, &store)?;
+    let loaded = index.load()?;
+    let state = Arc::new(State::new(dir, options.clone(), store.partition_ms));
+    let checkpoint = loaded.checkpoint;
+    let known = restore(&state, loaded)?;
+    let nameless = restore_latest(&state)?;
+    if let Some((block, series)) = nameless.first() {
+        let what = format!("it lacks series {series} of {}, and maybe more", block.display());
+        return Err(Error::damaged(&index_path, what));
+    }
+    let opening = LogOpening {
+        writer: store.uuid,
+        replay_from_seq: checkpoint.next_seq,
+        needed_from_seq: checkpoint.next_seq,
+        strict: true,
+    };
+    let log = opening.open(&dir.join(LOG_DIR), |seq, group| {
+        replay(&state, seq, group, &mut |series| {
+            let what = format!("group {seq}: series {series} is not defined");
+            Err(Error::damaged(&dir.join(LOG_DIR), what))
+        })
+    })?;
+    state.counters.log_bytes.store(log.replayed_bytes, Ordering::Relaxed);
+    // Only now is it certain that the index is not older than the log.
+    let next_block = sort_orphans(&state, &known, checkpoint.next_seq)?.max(checkpoint.next_block);
+    let catalog = open_catalog(&state, store)?;
+    let seal_soon = log.older_generations > GENERATIONS_MAX;
+    Ok(Recovered { state, index, store, catalog, log: log.log, next_block, seal_soon })
+}
+
+/// Opens the catalogue, and writes it where there is none yet.
+fn open_catalog(state: &State, store: StoreRecord) -> Result<Catalog> {
+    let mut catalog = Catalog::open(&state.dir.join(CATALOG_DIR), store)?;
+    if catalog.is_empty() {
+        // Those that only the log has so far, the next seal adds.
+        let deletes: Vec<_> = state.deletes().iter().copied().collect();
+        catalog.rewrite(catalog::parts(&state.registry.all(), &deletes))?;
+    }
+    Ok(catalog)
+}
 
 /// Brings what the index knows into memory. Answers the paths of all blocks it names.
 pub(crate) fn restore(state: &State, loaded: Loaded) -> Result<HashSet<PathBuf>> {
@@ -30,7 +102,7 @@ pub(crate) fn restore(state: &State, loaded: Loaded) -> Result<HashSet<PathBuf>>
         match Block::open(&state.dir, record.clone()) {
             Ok(block) => blocks.push(Arc::new(block)),
             // Any other failure may pass, and must not look like a loss.
-            Err(error) if is_loss(&error) => {
+            Err(error) if error.is_loss() => {
                 state.counters.damaged_blocks.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(%error, "a damaged block is left out; its file stays until it expires");
                 state.quarantined.lock().push(record);
@@ -39,55 +111,96 @@ pub(crate) fn restore(state: &State, loaded: Loaded) -> Result<HashSet<PathBuf>>
         }
     }
     state.set_blocks(blocks);
-    restore_latest(state)?;
     Ok(known)
 }
 
-/// Whether a block that can't be opened is lost, for all that can be known.
-fn is_loss(error: &Error) -> bool {
-    match error {
-        Error::Damaged { .. } => true,
-        Error::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
-        _ => false,
-    }
-}
-
-/// Notes the newest sealed sample of each series.
-fn restore_latest(state: &State) -> Result<()> {
+/// Notes the newest sealed sample of each series. Answers series of blocks that nobody knows the labels
+/// of, each with a block that has it.
+pub(crate) fn restore_latest(state: &State) -> Result<Vec<(PathBuf, u32)>> {
     let deletes = state.deletes();
-    let mut touched = HashSet::new();
+    let (mut touched, mut nameless) = (HashSet::new(), Vec::new());
     for block in state.blocks().iter() {
         for entry in block.entries() {
             if deletes.touches(entry.series, block.record().sealed_seq) {
                 touched.insert(entry.series);
             } else if let Some(series) = state.registry.get(entry.series) {
                 series.note_latest(entry.last);
+            } else {
+                nameless.push((block.path().to_owned(), entry.series));
             }
         }
     }
     for series in touched.into_iter().filter_map(|id| state.registry.get(id)) {
         series.reset_latest(state.newest_sample(&series)?);
     }
-    Ok(())
+    Ok(nameless)
 }
 
-/// Removes block files that the index does not name: their seal or merge was cut off.
-pub(crate) fn remove_orphans(dir: &Path, known: &HashSet<PathBuf>) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for path in entries.flatten().map(|entry| entry.path()) {
-        if path.is_dir() {
-            remove_orphans(&path, known);
-        } else if !known.contains(&path) && path.extension().is_some_and(|e| e == "block" || e == "tmp") {
-            match fs::remove_file(&path) {
-                Ok(()) => tracing::info!(path = %path.display(), "removed what an interrupted seal left"),
-                Err(error) => tracing::warn!(path = %path.display(), %error, "could not remove a left-over"),
+/// Deals with block files that the index does not name. Where the log still has their samples, their seal
+/// was cut off, and they are removed. The others are what a merge that was cut off left, or the index
+/// lost them: they are taken in, since a sample in two blocks is one sample to a reader, and the next
+/// merge makes it one. Answers a number above all of theirs.
+pub(crate) fn sort_orphans(state: &State, known: &HashSet<PathBuf>, next_seq: u64) -> Result<u64> {
+    let (mut blocks, mut next_block) = ((*state.blocks()).clone(), 0);
+    for path in files_below(&state.dir.join(BLOCKS_DIR)) {
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        if known.contains(&path) || !["block", "tmp"].contains(&extension) {
+            continue;
+        }
+        let record = BlockRecord::of_file(&state.dir, &path).filter(|_| extension == "block");
+        let is_in_log = record.as_ref().is_some_and(|record| record.sealed_seq >= next_seq);
+        let record = match record {
+            Some(record) if !is_in_log => record,
+            None if extension == "block" => {
+                let to = quarantine::set_aside(&state.dir, &path)?;
+                tracing::warn!(to = %to.display(), "set aside a file that is no block");
+                continue;
             }
+            _ => {
+                match fs::remove_file(&path) {
+                    Ok(()) => tracing::info!(path = %path.display(), "removed what an interrupted seal left"),
+                    Err(error) => {
+                        tracing::warn!(path = %path.display(), %error, "could not remove a left-over")
+                    }
+                }
+                continue;
+            }
+        };
+        next_block = next_block.max(record.id.saturating_add(1));
+        match Block::open(&state.dir, record) {
+            Ok(block) => {
+                tracing::info!(path = %path.display(), "took in a block that the index does not name");
+                blocks.push(Arc::new(block));
+            }
+            Err(error) if error.is_loss() => {
+                let to = quarantine::set_aside(&state.dir, &path)?;
+                tracing::warn!(%error, to = %to.display(), "set aside a broken block that the index does not name");
+            }
+            Err(error) => return Err(error),
         }
     }
+    if next_block > 0 {
+        state.set_blocks(blocks);
+        restore_latest(state)?;
+    }
+    Ok(next_block)
+}
+
+/// All files below a directory.
+pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
 /// Applies a group of the log to memory.
-pub(crate) fn replay(state: &State, seq: u64, group: Group) -> Result<()> {
+///
+/// `undefined` is asked what to make of a sample whose series nobody has defined.
+pub(crate) fn replay(
+    state: &State,
+    seq: u64,
+    group: Group,
+    undefined: &mut impl FnMut(u32) -> Result<()>,
+) -> Result<()> {
     let log_dir = state.dir.join(LOG_DIR);
     let damaged = |what: String| Error::damaged(&log_dir, format!("group {seq}: {what}"));
     for definition in group.series {
@@ -102,8 +215,10 @@ pub(crate) fn replay(state: &State, seq: u64, group: Group) -> Result<()> {
         state.publish(&series);
     }
     for (id, sample) in group.samples {
-        let series = state.registry.get(id).ok_or_else(|| damaged(format!("series {id} is not defined")))?;
-        state.insert(&series, sample);
+        match state.registry.get(id) {
+            Some(series) => drop(state.insert(&series, sample)),
+            None => undefined(id)?,
+        }
     }
     if !group.deletes.is_empty() {
         let mut deletes = (*state.deletes()).clone();
@@ -134,7 +249,6 @@ mod tests {
     use crate::index::Checkpoint;
     use crate::log::SeriesDefinition;
     use crate::matcher::Matcher;
-    use crate::options::Options;
     use crate::postings::Postings;
     use crate::select::Selection;
 
@@ -154,7 +268,7 @@ mod tests {
         restore(&state, loaded).expect("restored");
         let labels = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let series = vec![SeriesDefinition { id: 1, labels }];
-        replay(&state, 1, Group { series, ..Group::default() }).expect("replayed");
+        replay(&state, 1, Group { series, ..Group::default() }, &mut |_| Ok(())).expect("replayed");
         let matchers = [Matcher::equal("pod", "p")];
         assert_eq!(state.select_series(Selection { matchers: &matchers, visible: None }).len(), 1);
     }

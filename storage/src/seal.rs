@@ -26,6 +26,7 @@ type Frozen = Arc<Vec<Sample>>;
 impl Inner {
     /// Seals all samples in memory. The caller holds the maintenance lock.
     pub(crate) fn seal(&self, next_block: &mut u64) -> Result<()> {
+        self.renew_doubtful_index()?;
         let (done, answer) = crossbeam::channel::bounded(1);
         self.send(Command::Rotate { done })?;
         let Rotated { generation, first_seq, older_bytes } = answer.recv().map_err(|_| Error::Closed)??;
@@ -47,13 +48,13 @@ impl Inner {
                 return Err(error);
             }
         }
-        self.index.put_checkpoint(Checkpoint {
+        self.index.move_checkpoint(Checkpoint {
             next_seq: first_seq,
             next_series: self.state.registry.next_id(),
             next_block: *next_block,
         })?;
-        self.index.sync()?;
-        log::drop_older(&self.log_dir(), generation)?;
+        let damaged = self.state.damage.generations.lock().clone();
+        log::drop_older(&self.state.dir, generation, &damaged)?;
         self.state.counters.log_bytes.fetch_sub(older_bytes, Ordering::Relaxed);
         Ok(())
     }
@@ -155,10 +156,12 @@ impl Inner {
     fn index_new_series(&self) -> Result<()> {
         let new = std::mem::take(&mut *self.state.unindexed.lock());
         let changes = self.state.postings.write().take_changes();
-        let stored = new
-            .iter()
-            .filter(|series| !series.is_removed())
-            .try_for_each(|series| self.index.put_series(series.id, &series.labels))
+        let live: Vec<Arc<Series>> = new.iter().filter(|series| !series.is_removed()).cloned().collect();
+        let stored = self.catalog.lock().add(&live, &self.state.deletes());
+        let stored = stored
+            .and_then(|()| {
+                live.iter().try_for_each(|series| self.index.put_series(series.id, &series.labels))
+            })
             .and_then(|()| changes.iter().try_for_each(|(key, piece)| self.index.put_postings(key, piece)))
             .and_then(|()| self.index.sync());
         if stored.is_err() {

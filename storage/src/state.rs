@@ -15,7 +15,7 @@ use crate::series::{Inserted, Series};
 use crate::undurable::Undurable;
 use crossbeam::atomic::AtomicCell;
 use parking_lot::{Mutex, RwLock};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,9 +47,22 @@ pub(crate) struct State {
     pub(crate) unindexed: Mutex<Vec<Arc<Series>>>,
     /// Latest values that could not be written.
     pub(crate) undurable: Undurable,
+    /// What was found to be damaged when the store was opened.
+    pub(crate) damage: Damage,
     /// Why the last write failed, until one succeeds.
     pub(crate) write_failure: Mutex<Option<String>>,
     pub(crate) counters: Counters,
+}
+
+/// Damage that was found when the store was opened, and set aside.
+#[derive(Default)]
+pub(crate) struct Damage {
+    /// In words, each with the file that is damaged.
+    pub(crate) reasons: Mutex<Vec<String>>,
+    /// Log generations that are to be set aside once what could be read of them is sealed.
+    pub(crate) generations: Mutex<BTreeSet<u64>>,
+    /// Groups of the log that were acknowledged and are lost.
+    pub(crate) lost_groups: AtomicU64,
 }
 
 /// Numbers for statistics.
@@ -88,6 +101,7 @@ impl State {
             unmergeable: Mutex::default(),
             unindexed: Mutex::default(),
             undurable: Undurable::default(),
+            damage: Damage::default(),
             write_failure: Mutex::default(),
             counters: Counters::default(),
         }

@@ -1,7 +1,6 @@
 //! The file `durable` of a generation: the number below which all groups are durable.
 //!
-//! sled takes a damaged record for the end of what was written, silently, and everything after it is
-//! gone. This file tells such a loss from an end: it is written after each sync and before the
+//! A damaged group looks like the end of what was written. This file tells such a loss from an end: it is written after each sync and before the
 //! acknowledgement. It is not synced itself, so after a power cut it may say less than was
 //! acknowledged, which makes for fewer findings and never for a false one.
 
@@ -44,23 +43,6 @@ impl Durable {
         bytes[8..].copy_from_slice(&crc32c::crc32c(&number).to_le_bytes());
         self.file.write_all_at(&bytes, 0).map_err(Error::io("write", &self.path))
     }
-
-    /// Refuses a generation of which only the groups below `read_seq` could be read, where more were
-    /// acknowledged.
-    pub(super) fn check(&self, read_seq: u64) -> Result<()> {
-        match self.read().filter(|durable_seq| *durable_seq > read_seq) {
-            None => Ok(()),
-            Some(durable_seq) => {
-                let what = format!(
-                    "groups {read_seq} to {} were acknowledged and can't be read: restore the data directory \
-                     from a backup, or remove the file {} to go on without them",
-                    durable_seq - 1,
-                    self.path.display()
-                );
-                Err(Error::damaged(&self.path.with_file_name("db"), what))
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -72,15 +54,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let durable = Durable::open(dir.path()).expect("opens");
         assert_eq!(durable.read(), None);
-        assert!(durable.check(1).is_ok());
         durable.note(7).expect("noted");
         durable.note(9).expect("noted");
         let path = dir.path().join(DURABLE_FILE);
         let durable = Durable::open(dir.path()).expect("opens");
         assert_eq!(durable.read(), Some(9));
-        assert!(durable.check(9).is_ok() && durable.check(10).is_ok());
-        let error = durable.check(8).expect_err("refused").to_string();
-        assert!(error.contains("groups 8 to 8 were acknowledged"), "{error}");
         let whole = std::fs::read(&path).expect("read");
         for at in 0..whole.len() {
             let mut flipped = whole.clone();

@@ -1,8 +1,11 @@
-//! One group of the log as bytes: a checksum, a version, then bincode. Specified in FORMAT.md.
+//! One group of the log as bytes: a head, then bincode. Specified in FORMAT.md.
+//!
+//! By its head a group is recognised wherever it stands, and told from all that is not one.
 //!
 //! bincode is used here and for the records of the index only, behind length limits and checksums.
 
 use super::samples;
+use crate::bytes::Reader;
 use crate::keyvalue::VALUE_BYTES_MAX;
 use crate::sample::Sample;
 use bincode::Options;
@@ -11,6 +14,12 @@ use thiserror::Error;
 use uuid::Uuid;
 
 const RECORD_VERSION: u8 = 1;
+/// Checksum, version, length of the body, the store's identity, number.
+pub(super) const HEAD_BYTES: usize = 33;
+/// Where in a head the store's identity stands.
+pub(super) const WRITER_OFFSET: usize = 9;
+/// The number of the marker.
+pub(super) const MARKER_SEQ: u64 = u64::MAX;
 
 /// A change of the store that is made durable as one.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -58,8 +67,6 @@ pub(crate) enum GroupError {
 /// The group as written.
 #[derive(Serialize, Deserialize)]
 struct Record {
-    writer: [u8; 16],
-    seq: u64,
     series: Vec<SeriesDefinition>,
     deletes: Vec<Delete>,
     samples: SampleBytes,
@@ -90,44 +97,85 @@ fn options() -> impl Options {
 /// When the group is larger than a record may be: the committer bounds it.
 pub(crate) fn encode_group(writer: Uuid, seq: u64, group: &Group) -> Vec<u8> {
     let record = Record {
-        writer: *writer.as_bytes(),
-        seq,
         series: group.series.clone(),
         deletes: group.deletes.clone(),
         samples: SampleBytes(samples::encode(&group.samples)),
     };
     let body = options().serialize(&record).expect("the committer bounds a group");
-    let mut bytes = vec![0; 4];
-    bytes.reserve_exact(body.len() + 1);
+    with_head(writer, seq, &body)
+}
+
+/// A record that says nothing, under a number that no group has: where it is found, a generation's
+/// database has been.
+pub(super) fn encode_marker(writer: Uuid) -> Vec<u8> {
+    with_head(writer, MARKER_SEQ, &[])
+}
+
+fn with_head(writer: Uuid, seq: u64, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
+    bytes.extend_from_slice(&[0; 4]);
     bytes.push(RECORD_VERSION);
-    bytes.extend_from_slice(&body);
+    bytes.extend_from_slice(&u32::try_from(body.len()).expect("the committer bounds a group").to_le_bytes());
+    bytes.extend_from_slice(writer.as_bytes());
+    bytes.extend_from_slice(&seq.to_le_bytes());
+    bytes.extend_from_slice(body);
     let checksum = crc32c::crc32c(&bytes[4..]);
     bytes[..4].copy_from_slice(&checksum.to_le_bytes());
     bytes
 }
 
+/// The number and the length of the record that `bytes` begin with, if they begin with a whole one of
+/// this store.
+pub(super) fn record_at(writer: Uuid, bytes: &[u8]) -> Option<(u64, usize)> {
+    let (head, _) = split_head(bytes).ok().filter(|(head, _)| head.writer == writer)?;
+    Some((head.seq, HEAD_BYTES + head.body_bytes))
+}
+
 /// The group in `bytes`, which must be number `seq` of the store `writer`.
 pub(crate) fn decode_group(writer: Uuid, seq: u64, bytes: &[u8]) -> Result<Group, GroupError> {
-    let (checksum, rest) = bytes.split_first_chunk::<4>().ok_or(GroupError::Truncated)?;
-    if crc32c::crc32c(rest) != u32::from_le_bytes(*checksum) {
-        return Err(GroupError::Checksum);
+    let (head, body) = split_head(bytes)?;
+    if HEAD_BYTES + head.body_bytes != bytes.len() {
+        return Err(GroupError::Truncated);
     }
-    let (version, body) = rest.split_first().ok_or(GroupError::Truncated)?;
-    if *version != RECORD_VERSION {
-        return Err(GroupError::Version(*version));
+    if head.writer != writer {
+        return Err(GroupError::OtherWriter(head.writer));
+    }
+    if head.seq != seq {
+        return Err(GroupError::OtherNumber(head.seq));
     }
     let record: Record =
         options().deserialize(body).map_err(|error| GroupError::Undecodable(error.to_string()))?;
-    let found = Uuid::from_bytes(record.writer);
-    if found != writer {
-        return Err(GroupError::OtherWriter(found));
-    }
-    if record.seq != seq {
-        return Err(GroupError::OtherNumber(record.seq));
-    }
     let samples = samples::decode(&record.samples.0);
     let samples = samples.ok_or_else(|| GroupError::Undecodable("its samples".to_owned()))?;
     Ok(Group { samples, series: record.series, deletes: record.deletes })
+}
+
+/// What stands before the body of a record.
+struct Head {
+    writer: Uuid,
+    seq: u64,
+    body_bytes: usize,
+}
+
+/// The head and the body of the record that `bytes` begin with, whose checksum fits.
+fn split_head(bytes: &[u8]) -> Result<(Head, &[u8]), GroupError> {
+    let mut reader = Reader::new(bytes);
+    let checksum = reader.u32().ok_or(GroupError::Truncated)?;
+    let [version] = reader.array().ok_or(GroupError::Truncated)?;
+    let length = reader.u32().ok_or(GroupError::Truncated)?;
+    let writer = Uuid::from_bytes(reader.array().ok_or(GroupError::Truncated)?);
+    let seq = reader.u64().ok_or(GroupError::Truncated)?;
+    let body_bytes = usize::try_from(length).ok().filter(|length| *length <= VALUE_BYTES_MAX);
+    let body_bytes = body_bytes.ok_or(GroupError::Truncated)?;
+    let body = reader.take(body_bytes).ok_or(GroupError::Truncated)?;
+    let covered = bytes.get(4..HEAD_BYTES + body_bytes).ok_or(GroupError::Truncated)?;
+    if crc32c::crc32c(covered) != checksum {
+        return Err(GroupError::Checksum);
+    }
+    if version != RECORD_VERSION {
+        return Err(GroupError::Version(version));
+    }
+    Ok((Head { writer, seq, body_bytes }, body))
 }
 
 #[cfg(test)]
@@ -165,11 +213,9 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_with_a_right_checksum_never_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let mut rest = vec![RECORD_VERSION];
-            rest.extend_from_slice(&body);
-            let mut bytes = crc32c::crc32c(&rest).to_le_bytes().to_vec();
-            bytes.extend_from_slice(&rest);
+            let bytes = with_head(WRITER, 1, &body);
             let _ = decode_group(WRITER, 1, &bytes);
+            let _ = record_at(WRITER, &body);
         }
     }
 }

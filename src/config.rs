@@ -7,6 +7,7 @@ mod apis;
 mod authentication;
 mod cluster;
 mod damage;
+pub mod explain;
 pub mod registration;
 pub mod retention;
 mod scrape;
@@ -20,6 +21,7 @@ pub use retention::{Retention, RetentionArgs};
 pub use scrape::ScrapeArgs;
 pub use settings_file::SettingsError;
 
+use self::explain::ExplainArgs;
 use self::registration::{PreflightArgs, RegistrationArgs, TakeOverArgs};
 use crate::app::Settings;
 use crate::ingest::import::ImportArgs;
@@ -47,6 +49,8 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Load a file of history into the store while no server holds it.
     Import(Box<ImportCommand>),
+    /// Explain what an autoscaler was answered, and what it makes of it.
+    Explain(Box<ExplainArgs>),
     /// Show who serves the metrics APIs, and fail where registering Lookback would take them from another.
     Preflight(Box<PreflightArgs>),
     /// Register the metrics APIs to Lookback, and remember who had them.

@@ -10,6 +10,7 @@ pub mod custom_metrics;
 pub mod discovery;
 pub mod entity_tag;
 pub mod error;
+pub mod explain;
 pub mod exposition;
 pub mod external_metrics;
 pub mod health;

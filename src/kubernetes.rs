@@ -1,5 +1,6 @@
 //! What Kubernetes' APIs are made of: quantities, selectors, resource names, discovery; and the cluster.
 
+pub mod autoscalers;
 pub mod catalog;
 pub mod certificates;
 pub mod cluster;
@@ -14,6 +15,7 @@ pub mod objects;
 pub mod openapi;
 pub mod quantity;
 pub mod registration;
+pub mod replica_formula;
 pub mod request_attributes;
 pub mod resources;
 pub mod reviews;

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use lookback::app::{App, Parts};
 use lookback::clock::{Clock, SystemClock};
-use lookback::commands::registration;
+use lookback::commands::{explain, registration};
 use lookback::config::retention::{parse_rules, read_rules_file};
 use lookback::config::{Cli, Command, ImportCommand, LogArgs, LogFormat, ServeArgs, StoreArgs};
 use lookback::http::server::Limits;
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().into_command() {
         Command::Serve(args) => run(&args.log, run_server(&args)),
         Command::Import(args) => run(&args.log, run_import(&args)),
+        Command::Explain(args) => run(&args.log, explain::explain(&args)),
         Command::Preflight(args) => run(&args.registration.log, registration::preflight(&args)),
         Command::TakeOver(args) => run(&args.registration.log, registration::take_over(&args)),
         Command::GiveBack(args) => run(&args.log, registration::give_back(&args)),

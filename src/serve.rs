@@ -10,6 +10,7 @@
 //!  metrics      401/403           the log
 //! ```
 
+mod autoscaling;
 pub mod banner;
 pub mod prepare;
 pub mod retention;
@@ -21,7 +22,7 @@ use crate::http::rate_limit::{RateLimit, rate_limited};
 use crate::http::server::{Limits, run};
 use crate::http::tls::TlsSettings;
 use crate::http::{
-    exposition, health, kubernetes_apis, observe, otlp, pushgateway, range, remote_write, summary,
+    explain, exposition, health, kubernetes_apis, observe, otlp, pushgateway, range, remote_write, summary,
     write_metrics,
 };
 use crate::kubernetes::catalog::spawn_refresher;
@@ -73,6 +74,7 @@ pub async fn serve(
             live.keep_fresh(live_stopped).await;
         }
     };
+    let remembering = autoscaling::remember(app.clone(), stopping(stopped.clone()));
     let plain = run(plain.listener, None, router, limits, stopping(stopped.clone()));
     let secure = async {
         let Some(Secure { listener, tls, auth }) = secure else { return };
@@ -84,7 +86,7 @@ pub async fn serve(
         tracing::info!("stopping: no new connections, requests in flight are finished");
         stop.send_replace(true);
     };
-    tokio::join!(plain, secure, keeping, stop_at_shutdown);
+    tokio::join!(plain, secure, keeping, remembering, stop_at_shutdown);
     // It holds the store, which is to be closed after this.
     if let Err(error) = refresher.await {
         tracing::error!(%error, "the refresher of discovery ended badly");
@@ -97,6 +99,7 @@ fn plain_router(app: &App, auth: PlainAuth) -> Router {
         .merge(health::routes())
         .merge(health::metrics_routes())
         .merge(otlp::routes())
+        .merge(explain::routes())
         .merge(exposition::routes())
         .merge(pushgateway::routes())
         .merge(history_routes(app))

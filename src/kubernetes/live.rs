@@ -1,5 +1,6 @@
 //! What is known of the cluster at present, kept up to date in the background.
 
+use super::autoscalers::{Answers, Autoscalers};
 use super::cluster::Cluster;
 use super::live_mapping::LiveMapping;
 use super::objects::{Bounds, Known, NotKnown, Objects};
@@ -27,6 +28,10 @@ pub struct Live {
     pub mapping: LiveMapping,
     /// Which objects there are.
     pub objects: Objects,
+    /// Which autoscalers there are.
+    pub autoscalers: Autoscalers,
+    /// What was answered, on its way to be remembered.
+    pub answers: Answers,
 }
 
 impl Live {
@@ -37,6 +42,8 @@ impl Live {
         Self {
             mapping: LiveMapping::new(client(), settings.unknown_resources_allowed),
             objects: Objects::new(client(), Bounds::default()),
+            autoscalers: Autoscalers::default(),
+            answers: Answers::default(),
             cluster,
         }
     }

@@ -4,6 +4,7 @@ use super::answer::MetricValueList;
 use super::path::Values;
 use crate::app::App;
 use crate::http::error::ApiError;
+use crate::kubernetes::autoscalers::Answer;
 use crate::kubernetes::catalog::Snapshot;
 use crate::kubernetes::objects::Known;
 use crate::kubernetes::quantity::Quantity;
@@ -77,6 +78,7 @@ impl Asking<'_> {
         let values = self.object_values(&found);
         let held = held(&values, &policies, now_ms);
         let undurable = values.iter().filter(|value| !value.durable).count();
+        let note = self.note(&values);
         let list = self.list(values, &policies);
         let mut warnings = Vec::new();
         if undurable > 0 {
@@ -88,10 +90,47 @@ impl Asking<'_> {
             tracing::info!(metric = what, held, "served values that are not fresh, as a metric rule allows");
             warnings.push(format!("{held} values of {what} are not fresh: held as a metric rule allows"));
         }
-        if list.is_empty() {
-            warnings.extend(self.check_may_be_empty(matchers, not_before_ms, now_ms).await?);
+        let checked = match list.is_empty() {
+            true => self.check_may_be_empty(matchers, not_before_ms, now_ms).await,
+            false => Ok(None),
+        };
+        if let (Some(note), Some(live)) = (note, self.app.live()) {
+            let why = match &checked {
+                Ok(warning) => warning.clone(),
+                Err(error) => Some(error.message.clone()),
+            };
+            live.answers.leave(Answer { why, ..note });
         }
+        warnings.extend(checked?);
         Ok(Answered { list, warnings })
+    }
+
+    /// What autoscalers are answered is remembered, where there is a cluster with autoscalers.
+    fn note(&self, values: &[ObjectValue]) -> Option<Answer> {
+        self.app.live()?;
+        let asked = self.asked;
+        let namespace = asked.namespace.as_ref().or(self.place.scope.as_ref())?;
+        let selected = self.objects.filter(|_| asked.name.is_none()).map(|objects| {
+            let requirements = Requirements::of(self.of_objects);
+            objects.read().count_selected(if self.place.namespaced { namespace } else { "" }, &requirements)
+        });
+        let object = asked.name.as_deref().unwrap_or("*");
+        let selectors =
+            [self.of_objects, self.of_series].into_iter().filter(|selector| !selector.selects_all());
+        let nanos: i128 = values.iter().fold(0, |sum, value| sum.saturating_add(value.nanos));
+        #[expect(clippy::cast_precision_loss, reason = "for people")]
+        let sum = nanos as f64 / 1e9;
+        Some(Answer {
+            namespace: namespace.clone(),
+            object: format!("{}/{object}", asked.resource.group_resource()),
+            metric: asked.metric.clone()?,
+            selector: selectors.map(ToString::to_string).collect::<Vec<_>>().join(" and "),
+            sum,
+            items: values.len(),
+            missing: selected.map(|selected| selected.saturating_sub(values.len())),
+            oldest_ms: values.iter().map(|value| value.timestamp_ms).min(),
+            why: None,
+        })
     }
 
     /// The labels that say whose metric a series is.

@@ -1,0 +1,261 @@
+//! The cluster's HorizontalPodAutoscalers, and what they were answered.
+//!
+//! [`Autoscalers`] keeps them as a watch tells them. [`Answers`] is where handlers leave what they
+//! answered: a bounded queue, on which nobody waits; at the bound an answer is not noted, and counted.
+
+use super::cluster::reasons;
+use super::quantity::Quantity;
+use futures::StreamExt;
+use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricSpec, MetricTarget};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{Config, Event, watcher};
+use kube::{Api, Client};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tracing::warn;
+
+/// Most autoscalers that are kept; more are left out.
+const AUTOSCALERS_MAX: usize = 20_000;
+/// Most answers that wait to be noted.
+const ANSWERS_MAX: usize = 4_096;
+
+/// One metric of an autoscaler.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// Where it comes from: `pods`, `object`, `external`, `resource` or `containerresource`.
+    pub source: &'static str,
+    /// Its name.
+    pub metric: String,
+    /// How it is meant: `average`, `value` or `utilization`.
+    pub kind: &'static str,
+    /// The target.
+    pub value: f64,
+}
+
+/// The metrics of an autoscaler, those that can be read.
+#[must_use]
+pub fn targets(autoscaler: &HorizontalPodAutoscaler) -> Vec<Target> {
+    let metrics = autoscaler.spec.as_ref().and_then(|spec| spec.metrics.as_ref());
+    metrics.into_iter().flatten().filter_map(target).collect()
+}
+
+fn target(spec: &MetricSpec) -> Option<Target> {
+    let (source, metric, target) = if let Some(pods) = &spec.pods {
+        ("pods", &pods.metric.name, &pods.target)
+    } else if let Some(object) = &spec.object {
+        ("object", &object.metric.name, &object.target)
+    } else if let Some(external) = &spec.external {
+        ("external", &external.metric.name, &external.target)
+    } else if let Some(resource) = &spec.resource {
+        ("resource", &resource.name, &resource.target)
+    } else {
+        let container = spec.container_resource.as_ref()?;
+        ("containerresource", &container.name, &container.target)
+    };
+    let (kind, value) = target_value(target)?;
+    Some(Target { source, metric: metric.clone(), kind, value })
+}
+
+fn target_value(target: &MetricTarget) -> Option<(&'static str, f64)> {
+    let value = |text: &str| Quantity::parse(text).ok()?.value().ok();
+    if let Some(average) = &target.average_value {
+        return Some(("average", value(&average.0)?));
+    }
+    if let Some(plain) = &target.value {
+        return Some(("value", value(&plain.0)?));
+    }
+    Some(("utilization", f64::from(target.average_utilization?)))
+}
+
+type Key = (String, String);
+
+/// The autoscalers, by namespace and name.
+#[derive(Default)]
+pub struct Autoscalers(Mutex<BTreeMap<Key, Arc<HorizontalPodAutoscaler>>>);
+
+impl Autoscalers {
+    /// All as of now.
+    #[must_use]
+    pub fn all(&self) -> Vec<(Key, Arc<HorizontalPodAutoscaler>)> {
+        self.lock().iter().map(|(key, one)| (key.clone(), one.clone())).collect()
+    }
+
+    /// Those of a namespace that go by a metric.
+    #[must_use]
+    pub fn asking(&self, namespace: &str, metric: &str) -> Vec<Arc<HorizontalPodAutoscaler>> {
+        let from = (namespace.to_owned(), String::new());
+        let all = self.lock();
+        let within = all.range(from..).take_while(|((of, _), _)| of == namespace);
+        let asks = |one: &HorizontalPodAutoscaler| {
+            targets(one).iter().any(|target| target.metric == metric && !target.source.ends_with("resource"))
+        };
+        within.filter(|(_, one)| asks(one)).map(|(_, one)| one.clone()).collect()
+    }
+
+    /// Follows the cluster's; never ends. `changed` is told of each that changes, `None` where it is gone.
+    pub async fn follow(&self, client: Client, changed: impl Fn(&Key, Option<&HorizontalPodAutoscaler>)) {
+        let events = watcher(Api::<HorizontalPodAutoscaler>::all(client), Config::default());
+        let mut events = std::pin::pin!(events.default_backoff());
+        let (mut listed, mut is_failing) = (BTreeMap::new(), false);
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => listed = BTreeMap::new(),
+                Ok(Event::InitApply(one)) if listed.len() < AUTOSCALERS_MAX => {
+                    let (key, one) = kept(one);
+                    changed(&key, Some(&one));
+                    listed.insert(key, Arc::new(one));
+                }
+                Ok(Event::InitApply(_)) => {}
+                Ok(Event::InitDone) => {
+                    let before = std::mem::replace(&mut *self.lock(), std::mem::take(&mut listed));
+                    let gone: Vec<Key> =
+                        before.into_keys().filter(|key| !self.lock().contains_key(key)).collect();
+                    gone.iter().for_each(|key| changed(key, None));
+                }
+                Ok(Event::Apply(one)) => {
+                    let (key, one) = kept(one);
+                    changed(&key, Some(&one));
+                    let mut all = self.lock();
+                    if all.len() < AUTOSCALERS_MAX || all.contains_key(&key) {
+                        all.insert(key, Arc::new(one));
+                    }
+                }
+                Ok(Event::Delete(one)) => {
+                    let (key, _) = kept(one);
+                    self.lock().remove(&key);
+                    changed(&key, None);
+                }
+                Err(error) => {
+                    if !is_failing {
+                        warn!(error = %reasons(&error), "autoscalers can't be watched at present");
+                    }
+                    is_failing = true;
+                    continue;
+                }
+            }
+            is_failing = false;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Arc<HorizontalPodAutoscaler>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Without what only kube-apiserver needs.
+fn kept(mut one: HorizontalPodAutoscaler) -> (Key, HorizontalPodAutoscaler) {
+    one.metadata.managed_fields = None;
+    one.metadata.annotations = None;
+    let key =
+        (one.metadata.namespace.clone().unwrap_or_default(), one.metadata.name.clone().unwrap_or_default());
+    (key, one)
+}
+
+/// One answer to a question for a metric.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The namespace that was asked about.
+    pub namespace: String,
+    /// Of what: `pods/*`, `services/web`.
+    pub object: String,
+    /// Which metric.
+    pub metric: String,
+    /// The selectors, as asked.
+    pub selector: String,
+    /// The sum of the values.
+    pub sum: f64,
+    /// How many values there are.
+    pub items: usize,
+    /// How many objects are selected and have no value; `None`: not known.
+    pub missing: Option<usize>,
+    /// The time of the oldest sample in it, Unix milliseconds.
+    pub oldest_ms: Option<i64>,
+    /// Why it is empty.
+    pub why: Option<String>,
+}
+
+/// Answers on their way to be noted.
+pub struct Answers {
+    sender: Sender<Answer>,
+    receiver: Mutex<Option<Receiver<Answer>>>,
+    dropped: AtomicU64,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        let (sender, receiver) = channel(ANSWERS_MAX);
+        Self { sender, receiver: Mutex::new(Some(receiver)), dropped: AtomicU64::new(0) }
+    }
+}
+
+impl Answers {
+    /// Leaves an answer to be noted. Never waits: where too many wait already it is dropped, and counted.
+    pub fn leave(&self, answer: Answer) {
+        if self.sender.try_send(answer).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The other end; `None` where it has been taken before.
+    pub fn take_receiver(&self) -> Option<Receiver<Answer>> {
+        self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// How many were dropped.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_kind_of_target_is_read() {
+        let autoscaler: HorizontalPodAutoscaler = serde_json::from_value(json!({"spec": {
+            "maxReplicas": 9, "scaleTargetRef": {"kind": "Deployment", "name": "web"}, "metrics": [
+                {"type": "Pods", "pods": {"metric": {"name": "rps"}, "target": {"type": "AverageValue", "averageValue": "1500m"}}},
+                {"type": "Object", "object": {"metric": {"name": "queue"}, "target": {"type": "Value", "value": "2k"},
+                    "describedObject": {"kind": "Service", "name": "web"}}},
+                {"type": "External", "external": {"metric": {"name": "jobs"}, "target": {"type": "AverageValue", "averageValue": "3"}}},
+                {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 60}}},
+                {"type": "Pods", "pods": {"metric": {"name": "bad"}, "target": {"type": "AverageValue", "averageValue": "x"}}},
+            ]}})).expect("an autoscaler");
+        let read: Vec<_> =
+            targets(&autoscaler).into_iter().map(|t| (t.source, t.metric, t.kind, t.value)).collect();
+        let row = |source, metric: &str, kind, value| (source, metric.to_owned(), kind, value);
+        assert_eq!(
+            read,
+            [
+                row("pods", "rps", "average", 1.5),
+                row("object", "queue", "value", 2000.0),
+                row("external", "jobs", "average", 3.0),
+                row("resource", "cpu", "utilization", 60.0),
+            ]
+        );
+    }
+
+    #[test]
+    fn answers_beyond_the_bound_are_dropped_and_counted() {
+        let answers = Answers::default();
+        let answer = Answer {
+            namespace: String::new(),
+            object: String::new(),
+            metric: String::new(),
+            selector: String::new(),
+            sum: 0.0,
+            items: 0,
+            missing: None,
+            oldest_ms: None,
+            why: None,
+        };
+        (0..ANSWERS_MAX + 3).for_each(|_| answers.leave(answer.clone()));
+        assert_eq!(answers.dropped(), 3);
+        assert!(answers.take_receiver().is_some() && answers.take_receiver().is_none());
+    }
+}

@@ -13,6 +13,7 @@ use crate::store::{Context, Scope, Store, StoreError, StoreStats};
 use crate::telemetry::Metrics;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub struct Settings {
     pub usage_sources: BTreeMap<String, Vec<UsageSource>>,
     /// Whether the Kubernetes APIs are also served on the plain port: only without a cluster.
     pub kubernetes_apis_on_plain_port: bool,
+    /// Where backups that are asked for over HTTP go.
+    pub backup_dir: Option<PathBuf>,
     /// Which Kubernetes APIs are served.
     pub served: Served,
     /// Choices about what is known of the cluster.
@@ -107,6 +110,7 @@ impl Default for Settings {
                 ),
             ]),
             kubernetes_apis_on_plain_port: true,
+            backup_dir: None,
             served: Served::default(),
             live: LiveSettings::default(),
         }

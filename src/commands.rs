@@ -1,6 +1,7 @@
 //! Commands beside the server: they look at a cluster, or at a running Lookback, and end.
 
 pub mod explain;
+pub mod operations;
 pub mod registration;
 
 use crate::config::registration::KubeconfigArgs;

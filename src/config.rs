@@ -8,6 +8,7 @@ mod authentication;
 mod cluster;
 mod damage;
 pub mod explain;
+mod operations;
 pub mod registration;
 pub mod retention;
 mod scrape;
@@ -17,6 +18,7 @@ pub use apis::ApisArgs;
 pub use authentication::AuthenticationArgs;
 pub use cluster::ClusterArgs;
 pub use damage::{DamageArgs, OnDamage};
+pub use operations::{BackupArgs, RestoreArgs, VerifyArgs};
 pub use retention::{Retention, RetentionArgs};
 pub use scrape::ScrapeArgs;
 pub use settings_file::SettingsError;
@@ -51,6 +53,12 @@ pub enum Command {
     Import(Box<ImportCommand>),
     /// Explain what an autoscaler was answered, and what it makes of it.
     Explain(Box<ExplainArgs>),
+    /// Check every checksum of a data directory, also beside a running server; fails where any is wrong.
+    Verify(Box<VerifyArgs>),
+    /// Back a store up into a directory while no server holds it; incremental.
+    Backup(Box<BackupArgs>),
+    /// Make a store of a backup, after checking all of it.
+    Restore(Box<RestoreArgs>),
     /// Show who serves the metrics APIs, and fail where registering Lookback would take them from another.
     Preflight(Box<PreflightArgs>),
     /// Register the metrics APIs to Lookback, and remember who had them.
@@ -106,6 +114,10 @@ pub struct ServeArgs {
     /// Samples older than this are not served as a latest value [default: 5m].
     #[arg(long, value_name = "DURATION", env = "LOOKBACK_FRESHNESS", value_parser = duration)]
     pub freshness: Option<Duration>,
+
+    /// Where a backup goes that is asked for by POST /api/v1/admin/backup.
+    #[arg(long, value_name = "DIR", env = "LOOKBACK_BACKUP_DIR")]
+    pub backup_dir: Option<PathBuf>,
 
     /// Most points a series in one range answer [default: 50000].
     #[arg(long, value_name = "COUNT", env = "LOOKBACK_POINTS_MAX", value_parser = count)]
@@ -277,6 +289,7 @@ impl ServeArgs {
         }
         settings.freshness = self.freshness.unwrap_or(settings.freshness);
         settings.live.unknown_resources_allowed = self.cluster.allow_unknown_resources;
+        settings.backup_dir = self.backup_dir.clone();
         settings.points_max = self.points_max.unwrap_or(settings.points_max);
         if let Some(RequestsPerSecond(limit)) = self.client_requests_per_second {
             settings.client_requests_per_second = limit;

@@ -2,6 +2,7 @@
 
 pub mod append;
 pub mod auth;
+pub mod backup;
 pub mod body;
 pub mod client_certificate;
 pub mod connection;

@@ -7,9 +7,9 @@ use anyhow::Context as _;
 use clap::Parser;
 use lookback::app::{App, Parts};
 use lookback::clock::{Clock, SystemClock};
-use lookback::commands::{explain, registration};
+use lookback::commands::{explain, operations, registration};
 use lookback::config::retention::{parse_rules, read_rules_file};
-use lookback::config::{Cli, Command, ImportCommand, LogArgs, LogFormat, ServeArgs, StoreArgs};
+use lookback::config::{BackupArgs, Cli, Command, ImportCommand, LogArgs, LogFormat, ServeArgs, StoreArgs};
 use lookback::http::server::Limits;
 use lookback::ingest::import::import;
 use lookback::kubernetes::catalog::Catalog;
@@ -41,6 +41,9 @@ fn main() -> ExitCode {
         Command::Serve(args) => run(&args.log, run_server(&args)),
         Command::Import(args) => run(&args.log, run_import(&args)),
         Command::Explain(args) => run(&args.log, explain::explain(&args)),
+        Command::Verify(args) => run(&args.log.clone(), aside(move || operations::verify(&args))),
+        Command::Backup(args) => run(&args.log, run_backup(&args)),
+        Command::Restore(args) => run(&args.log.clone(), aside(move || operations::restore(&args))),
         Command::Preflight(args) => run(&args.registration.log, registration::preflight(&args)),
         Command::TakeOver(args) => run(&args.registration.log, registration::take_over(&args)),
         Command::GiveBack(args) => run(&args.log, registration::give_back(&args)),
@@ -145,6 +148,30 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+async fn run_backup(args: &BackupArgs) -> anyhow::Result<()> {
+    let store = Opened::open(&args.store, BTreeSet::new(), &Arc::default(), Arc::new(SystemClock)).await?;
+    let (engine, to) = (store.store.engine().clone(), args.to.clone());
+    let bar = operations::progress_bar();
+    let shown = bar.clone();
+    let backup = tokio::task::spawn_blocking(move || {
+        engine.backup(&to, |done, all| operations::follow(&shown, done, all))
+    });
+    let backup = backup.await?;
+    bar.finish_and_clear();
+    store.close().await?;
+    let report = backup?;
+    for what in &report.left_out {
+        tracing::warn!(what, "a damaged block is not in the backup");
+    }
+    writeln!(std::io::stdout(), "backed up {}", operations::summary(&report))?;
+    Ok(())
+}
+
+/// Does work that blocks on a thread of its own.
+async fn aside(work: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> anyhow::Result<()> {
+    tokio::task::spawn_blocking(work).await?
 }
 
 async fn run_import(args: &ImportCommand) -> anyhow::Result<()> {

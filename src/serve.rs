@@ -22,8 +22,8 @@ use crate::http::rate_limit::{RateLimit, rate_limited};
 use crate::http::server::{Limits, run};
 use crate::http::tls::TlsSettings;
 use crate::http::{
-    explain, exposition, health, kubernetes_apis, observe, otlp, pushgateway, range, remote_write, summary,
-    write_metrics,
+    backup, explain, exposition, health, kubernetes_apis, observe, otlp, pushgateway, range, remote_write,
+    summary, write_metrics,
 };
 use crate::kubernetes::catalog::spawn_refresher;
 use axum::Router;
@@ -104,6 +104,7 @@ fn plain_router(app: &App, auth: PlainAuth) -> Router {
         .merge(pushgateway::routes())
         .merge(history_routes(app))
         .merge(remote_write::routes())
+        .merge(backup::routes())
         .merge(write_metrics::routes());
     if app.settings.kubernetes_apis_on_plain_port {
         routes = routes.merge(kubernetes_apis::routes());

@@ -11,8 +11,11 @@ pub mod front;
 pub mod opening;
 
 use async_trait::async_trait;
-use lookback_storage::{Aggregation, Labels, Matcher, OutOfOrder, Sample, WriteBatch, WriteReport};
+use lookback_storage::{
+    Aggregation, BackupReport, Labels, Matcher, OutOfOrder, Sample, WriteBatch, WriteReport,
+};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -210,6 +213,12 @@ pub trait Store: Send + Sync + 'static {
         start_ms: i64,
         end_ms: i64,
     ) -> Result<u64, StoreError>;
+
+    /// Backs everything up into a directory, while reads and writes go on.
+    async fn backup(&self, to: PathBuf) -> Result<BackupReport, StoreError> {
+        let _ = to;
+        Err(StoreError::Unavailable("it makes no backups of its own".to_owned()))
+    }
 
     /// What the store holds. Never waits for a writer.
     async fn stats(&self) -> Result<StoreStats, StoreError>;

@@ -9,11 +9,11 @@ use super::{
 use crate::clock::Clock;
 use async_trait::async_trait;
 use lookback_storage::{
-    Db, Error, Grid, Labels, Matcher, Options, OutOfOrder, ReadLimits, Sample, Selection, WriteBatch,
-    WriteReport,
+    BackupReport, Db, Error, Grid, Labels, Matcher, Options, OutOfOrder, ReadLimits, Sample, Selection,
+    WriteBatch, WriteReport,
 };
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -258,6 +258,13 @@ impl Store for EmbeddedStore {
             within(scope, &matchers, |selection| db.delete(selection, start_ms, end_ms))
         };
         self.read(context, delete).await
+    }
+
+    async fn backup(&self, to: PathBuf) -> Result<BackupReport, StoreError> {
+        let db = self.db.clone();
+        let backup = tokio::task::spawn_blocking(move || db.backup(&to, |_, _| {})).await;
+        let backup = backup.map_err(|error| StoreError::Internal(error.to_string()))?;
+        backup.map_err(|error| into_store_error(error, Duration::ZERO))
     }
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {

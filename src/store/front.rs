@@ -2,7 +2,8 @@
 
 use super::{Context, LabelsRequest, Latest, RangeRequest, SeriesSamples, Store, StoreError, StoreStats};
 use async_trait::async_trait;
-use lookback_storage::{Matcher, OutOfOrder, WriteBatch, WriteReport};
+use lookback_storage::{BackupReport, Matcher, OutOfOrder, WriteBatch, WriteReport};
+use std::path::PathBuf;
 
 /// Decides of each call whether it goes through. That makes it a [`Store`].
 #[async_trait]
@@ -63,6 +64,10 @@ impl<F: Front> Store for F {
         end_ms: i64,
     ) -> Result<u64, StoreError> {
         self.behind().await?.delete(context, matchers, start_ms, end_ms).await
+    }
+
+    async fn backup(&self, to: PathBuf) -> Result<BackupReport, StoreError> {
+        self.behind().await?.backup(to).await
     }
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {

@@ -7,7 +7,7 @@
 
 mod file;
 
-pub(crate) use file::{Part, decode, encode};
+pub(crate) use file::{FileEntry, Part, decode, encode};
 
 use crate::deletes::{DeleteRecord, Deletes};
 use crate::error::{Error, Result};

@@ -1,6 +1,7 @@
 //! The engine: opened on a directory, shared by clones.
 
 use crate::append::{OutOfOrder, WriteBatch, WriteReport};
+use crate::backup;
 use crate::commit::{Append, Command, Committer};
 use crate::error::{Error, Result};
 use crate::files;
@@ -94,6 +95,7 @@ impl Db {
     pub fn open(dir: &Path, options: Options, new_uuid: Uuid) -> Result<Self> {
         files::create_dir_all(dir)?;
         let lock = lock(dir)?;
+        backup::refuse_unfinished(dir)?;
         identity::refuse_later_format(dir)?;
         let new_store =
             StoreRecord { format: crate::FORMAT_VERSION, uuid: new_uuid, partition_ms: options.partition_ms };
@@ -134,6 +136,10 @@ impl Db {
             committer: Some(committer),
             _lock: lock,
         })))
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.0
     }
 
     /// Hands samples to the committer and returns; `done` is called, on the committer's thread, once
@@ -334,7 +340,7 @@ impl Db {
 }
 
 /// Takes the directory for this process, until the file is closed.
-fn lock(dir: &Path) -> Result<File> {
+pub(crate) fn lock(dir: &Path) -> Result<File> {
     let path = dir.join(LOCK_FILE);
     let mut file = OpenOptions::new()
         .read(true)

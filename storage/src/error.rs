@@ -28,6 +28,18 @@ pub enum Error {
         /// The newest format that is understood.
         known: u32,
     },
+    /// A restore into the directory was cut off.
+    #[error("a restore into {} was cut off: run it again, or choose another --data-dir", path.display())]
+    Unfinished {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A restore into a directory that has a store.
+    #[error("{} is there already: restore into an empty --data-dir", path.display())]
+    NotEmpty {
+        /// What is there.
+        path: PathBuf,
+    },
     /// The file system refused.
     #[error("could not {doing} {}: {source}", path.display())]
     Io {

@@ -39,6 +39,7 @@
 //! | `db` | opening, the public calls |
 //! | `inner` | an open store, which seals and maintenance work on |
 //! | `recover` | index and log brought into memory at the start |
+//! | `backup`, `verify` | copies of a store, and stores of copies; every checksum |
 //! | `repair`, `quarantine` | a damaged index or log: what can be read is taken, the rest set aside |
 //! | `commit` | the one thread that changes the store: group commit |
 //! | `seal`, `merge`, `maintain` | memory to blocks; blocks to fewer; what is done when |
@@ -54,6 +55,7 @@
 //! | `append`, `labels`, `matcher`, `sample`, `options`, `error` | the words of the interface |
 
 pub mod append;
+mod backup;
 mod block;
 mod bytes;
 mod catalog;
@@ -90,8 +92,10 @@ mod select;
 mod series;
 mod state;
 mod undurable;
+mod verify;
 
 pub use append::{NewSample, OutOfOrder, Reject, WriteBatch, WriteReport};
+pub use backup::{BackupReport, restore};
 pub use db::{Db, Stats};
 pub use error::{Error, Result};
 pub use labels::{LabelError, Labels, METRIC_NAME_LABEL};
@@ -103,6 +107,7 @@ pub use retention::{DEFAULT_CLASS, KeepMs, RULES_MAX, RetentionError, RetentionR
 pub use room::SizeMax;
 pub use sample::{STALENESS_MARKER_BITS, Sample, sort_and_deduplicate};
 pub use select::{ReadLimits, Selection, SeriesSamples};
+pub use verify::{Verified, verify};
 
 /// The version of FORMAT.md that this program writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;

@@ -108,10 +108,33 @@ impl Log {
         Ok(())
     }
 
+    /// Closes it, and waits until its files are let go.
+    pub(crate) fn close(self) -> Result<()> {
+        drop(self.groups);
+        self.store.close()
+    }
+
     /// The generation that is being written.
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
+}
+
+/// Looks through the log in `dir` without opening it: how many groups there are, and what is wrong.
+pub(crate) fn verify(dir: &Path, writer: Uuid) -> Result<(usize, Vec<String>)> {
+    let (mut groups, mut damage) = (0, Vec::new());
+    if !dir.is_dir() {
+        return Ok((0, vec![Error::damaged(dir, "there is no log").to_string()]));
+    }
+    for number in generations(dir)? {
+        let path = generation_path(dir, number);
+        let Some(generation) = generation::Generation::find(&path, number, writer)? else { continue };
+        let (found, wrong) = generation.verify(writer);
+        groups += found;
+        // A server that runs may have sealed it in the meantime.
+        damage.extend(wrong.into_iter().filter(|_| path.exists()));
+    }
+    Ok((groups, damage))
 }
 
 /// Removes all generations before `generation`: everything in them is in blocks. Damaged ones are set

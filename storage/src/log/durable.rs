@@ -27,12 +27,9 @@ impl Durable {
         Ok(Self { file: file.map_err(Error::io("open", &path))?, path })
     }
 
-    /// The number below which all groups were durable; `None` where nobody has said.
-    pub(super) fn read(&self) -> Option<u64> {
-        let mut bytes = [0; BYTES];
-        self.file.read_exact_at(&mut bytes, 0).ok()?;
-        let (number, checksum) = bytes.split_first_chunk::<8>()?;
-        (crc32c::crc32c(number).to_le_bytes().as_slice() == checksum).then(|| u64::from_le_bytes(*number))
+    #[cfg(test)]
+    fn read(&self) -> Option<u64> {
+        self.path.parent().and_then(read)
     }
 
     /// Says that all groups below this number are durable, which they must be.
@@ -43,6 +40,14 @@ impl Durable {
         bytes[8..].copy_from_slice(&crc32c::crc32c(&number).to_le_bytes());
         self.file.write_all_at(&bytes, 0).map_err(Error::io("write", &self.path))
     }
+}
+
+/// The number below which all groups of the generation in `dir` were durable; `None` where nobody has said.
+pub(super) fn read(dir: &Path) -> Option<u64> {
+    let mut bytes = [0; BYTES];
+    File::open(dir.join(DURABLE_FILE)).ok()?.read_exact_at(&mut bytes, 0).ok()?;
+    let (number, checksum) = bytes.split_first_chunk::<8>()?;
+    (crc32c::crc32c(number).to_le_bytes().as_slice() == checksum).then(|| u64::from_le_bytes(*number))
 }
 
 #[cfg(test)]

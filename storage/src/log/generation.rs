@@ -5,7 +5,7 @@
 //! flipped bit costs the group that it hits, not those behind it.
 
 use super::begun;
-use super::durable::Durable;
+use super::durable;
 use super::record::{self, Group, HEAD_BYTES, MARKER_SEQ, WRITER_OFFSET};
 use crate::error::{Error, Result};
 use crate::keyvalue::{KeyValue, VALUE_BYTES_MAX};
@@ -48,6 +48,8 @@ impl Generation {
         if !begun::exists(path) {
             return Ok(None);
         }
+        // Before the groups are looked for: one who writes meanwhile only adds to them.
+        let durable_seq = durable::read(path);
         let (mut files, mut places) = (Vec::new(), BTreeMap::new());
         for file_path in KeyValue::data_files(path) {
             let file = File::open(&file_path).map_err(Error::io("open", &file_path))?;
@@ -68,7 +70,7 @@ impl Generation {
             path: path.to_owned(),
             number,
             first_seq: begun_seq.or_else(|| places.first_key_value().map(|(seq, _)| *seq)),
-            durable_seq: Durable::open(path)?.read(),
+            durable_seq,
             damage,
             files,
             places,
@@ -86,6 +88,23 @@ impl Generation {
             return Vec::new();
         }
         self.places.range(from_seq..end_seq).map(|(seq, _)| *seq).collect()
+    }
+
+    /// Decodes every group; answers how many there are, and what is wrong.
+    pub(super) fn verify(&self, writer: Uuid) -> (usize, Vec<String>) {
+        let mut damage: Vec<String> =
+            self.damage.iter().map(|what| Error::damaged(&self.path, *what).to_string()).collect();
+        let numbers = self.numbers(0, u64::MAX);
+        let broken = numbers.iter().filter_map(|seq| self.read(writer, *seq).err());
+        damage.extend(broken.map(|error| error.to_string()));
+        if let (Some(first_seq), Some(durable_seq)) = (self.first_seq, self.durable_seq) {
+            let missing = (first_seq..durable_seq).filter(|seq| !self.places.contains_key(seq)).count();
+            if missing > 0 {
+                let what = format!("{missing} groups of {first_seq} to {} can't be read", durable_seq - 1);
+                damage.push(Error::damaged(&self.path, what).to_string());
+            }
+        }
+        (numbers.len(), damage)
     }
 
     /// Reads a group, and how many bytes it takes.

@@ -8,7 +8,7 @@ use crate::ingest::intake::Taken;
 use crate::store::StoreError;
 use lookback_storage::{WriteBatch, WriteReport};
 
-pub use crate::ingest::append::{count_refusals, count_rejected};
+pub use crate::ingest::append::{count_exemplars, count_refusals, count_rejected};
 
 /// Appends and counts; answers once all that was accepted is durable.
 ///

@@ -6,7 +6,7 @@
 //! 204 once everything is durable; 400 when something was refused (the rest is durable all the same,
 //! and a sender does not try again); 503, 504 and 507 when a sender should try again later.
 
-use super::append::{append, count_refusals};
+use super::append::{append, count_exemplars, count_refusals};
 use super::auth::Caller;
 use super::error::{ApiError, PrometheusError};
 use super::{Api, body, remote_write_v2};
@@ -65,7 +65,8 @@ async fn respond(app: &App, caller: &Caller, request: Request<Body>) -> Result<S
     let decoded_bytes = snap::raw::decompress_len(&body).unwrap_or(0).min(app.settings.decoded_bytes_max);
     share.grow(decoded_bytes.saturating_mul(2))?;
     let (message, decoded) = decode(body, app.settings.decoded_bytes_max, &caller.scope).await?;
-    let Decoded { batch, mut refusals } = decoded;
+    let Decoded { batch, mut refusals, exemplars } = decoded;
+    count_exemplars(app, API, exemplars);
     let samples = batch.samples.len();
     count_refusals(app, &refusals);
     // A hint: what is wrong with it is no reason to refuse samples.

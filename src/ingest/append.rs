@@ -61,9 +61,7 @@ pub async fn append_taken(
 ) -> Result<Outcome, StoreError> {
     let Taken { batch, mut refusals, notes, exemplars } = taken;
     count_refusals(app, &refusals);
-    if exemplars > 0 {
-        app.metrics.exemplars_ignored.get_or_create(&ApiLabels { api }).inc_by(exemplars as u64);
-    }
+    count_exemplars(app, api, exemplars);
     let samples = batch.samples.len();
     let names = Names::of(&batch);
     let report = append(app, scope, api, batch).await?;
@@ -102,6 +100,13 @@ impl Names {
 
     fn get(&self, place: usize) -> Option<&str> {
         self.names.get(*self.of_sample.get(place)?).map(AsRef::as_ref)
+    }
+}
+
+/// Counts exemplars, which are not kept.
+pub fn count_exemplars(app: &App, api: &'static str, exemplars: usize) {
+    if exemplars > 0 {
+        app.metrics.exemplars_ignored.get_or_create(&ApiLabels { api }).inc_by(exemplars as u64);
     }
 }
 

@@ -6,7 +6,7 @@
 //! ```text
 //! WriteRequest  1 repeated TimeSeries    3 repeated MetricMetadata (ignored)
 //! TimeSeries    1 repeated Label         2 repeated Sample
-//!               3 repeated Exemplar (ignored)   4 repeated Histogram (refused, counted)
+//!               3 repeated Exemplar (ignored, counted)   4 repeated Histogram (refused, counted)
 //! Label         1 string name            2 string value
 //! Sample        1 double value           2 int64 timestamp, Unix milliseconds
 //! ```
@@ -59,6 +59,8 @@ pub struct Decoded {
     pub batch: WriteBatch,
     /// What was left out.
     pub refusals: Refusals,
+    /// Exemplars, which are not kept.
+    pub exemplars: usize,
 }
 
 /// Decompresses a body. Its size is checked before any memory is taken.
@@ -127,6 +129,7 @@ fn decode_series<'a>(
                 let (timestamp_ms, value) = decode_sample(field.bytes()?)?;
                 batch.samples.push(NewSample { series, timestamp_ms: Some(timestamp_ms), value });
             }
+            3 => decoded.exemplars += 1,
             4 => histograms += 1,
             _ => {}
         }
@@ -325,6 +328,7 @@ mod tests {
         );
         let by_reason: Vec<_> = decoded.refusals.by_reason().collect();
         assert_eq!(by_reason, [("bad_labels", 5), ("histogram", 2)]);
+        assert_eq!(decoded.exemplars, 1);
         let text = decoded.refusals.to_string();
         for part in ["no name", "\"a\" is given more than once", "10000 labels", "\"binary\"", "not UTF-8"] {
             assert!(text.contains(part), "{part}: {text}");

@@ -21,8 +21,7 @@ pub async fn preflight(args: &PreflightArgs) -> anyhow::Result<()> {
     if !refused.is_empty() {
         bail!(
             "{} would be taken from whoever serves it now, with every autoscaler that uses it: leave it out \
-             (--apis), let Lookback answer beside the other (--delegate-custom-metrics, lookback shadow), or say \
-             --take-over",
+             (--apis), or say --take-over",
             refused.join(", ")
         );
     }

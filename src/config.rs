@@ -8,6 +8,7 @@ mod authentication;
 mod cluster;
 mod damage;
 pub mod explain;
+mod limits;
 mod operations;
 pub mod registration;
 pub mod retention;
@@ -18,6 +19,7 @@ pub use apis::ApisArgs;
 pub use authentication::AuthenticationArgs;
 pub use cluster::ClusterArgs;
 pub use damage::{DamageArgs, OnDamage};
+pub use limits::LimitsArgs;
 pub use operations::{BackupArgs, RestoreArgs, VerifyArgs};
 pub use retention::{Retention, RetentionArgs};
 pub use scrape::ScrapeArgs;
@@ -175,6 +177,10 @@ pub struct StoreArgs {
     /// How long what is kept.
     #[command(flatten)]
     pub keep: RetentionArgs,
+
+    /// How many series, in how much memory.
+    #[command(flatten)]
+    pub limits: LimitsArgs,
 
     /// How much older than its series' newest sample a sample may be.
     #[arg(long, value_name = "DURATION", env = "LOOKBACK_OUT_OF_ORDER_WINDOW", default_value = "1h",

@@ -20,6 +20,7 @@ use lookback::serve::retention::RulesFile;
 use lookback::serve::serve;
 use lookback::sources::scrape::scraper;
 use lookback::store::embedded::EmbeddedStore;
+use lookback::store::memory;
 use lookback::store::opening::OpeningStore;
 use lookback::telemetry::Metrics;
 use lookback::time::whole_ms;
@@ -209,6 +210,7 @@ impl Opened {
             ..Options::default()
         };
         args.keep.apply(&mut options);
+        args.limits.apply(&mut options);
         let (dir, rules_path) = (args.data_dir.clone(), args.keep.retention_rules.clone());
         if let Some(path) = &rules_path {
             // What is wrong in it is told before a long log is replayed.
@@ -226,7 +228,8 @@ impl Opened {
         let rules = rules.map(|rules| {
             tokio::spawn(rules.follow(store.engine().clone(), Arc::clone(metrics), stop.clone()))
         });
-        let maintenance = tokio::spawn(store.clone().maintain(clock, stop.clone()));
+        let memory_max_bytes = memory::bound(args.limits.memory_max);
+        let maintenance = tokio::spawn(store.clone().maintain(clock, memory_max_bytes, stop.clone()));
         Ok(Self { store, maintenance, rules, stop })
     }
 

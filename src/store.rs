@@ -8,6 +8,7 @@
 
 pub mod embedded;
 pub mod front;
+pub mod memory;
 pub mod opening;
 
 use async_trait::async_trait;

@@ -207,15 +207,16 @@ fn rollup_of(window: &str, keep: &str) -> Result<Rollup, String> {
 fn size_max(text: &str) -> Result<SizeMax, String> {
     const ACCEPTED: &str =
         "use a size such as 50GiB, 500MB or 1073741824, or a part of the volume such as 80%";
-    let refused = || ACCEPTED.to_owned();
-    if let Some(percent) = text.strip_suffix('%') {
-        let percent: f64 = percent.trim().parse().map_err(|_| refused())?;
-        return if percent > 0.0 && percent <= 100.0 {
-            Ok(SizeMax::VolumePercent(percent))
-        } else {
-            Err(refused())
-        };
-    }
+    let Some(percent) = text.strip_suffix('%') else {
+        return size(text).map(SizeMax::Bytes).map_err(|_| ACCEPTED.to_owned());
+    };
+    let percent = percent.trim().parse().ok().filter(|percent| *percent > 0.0 && *percent <= 100.0);
+    percent.map(SizeMax::VolumePercent).ok_or_else(|| ACCEPTED.to_owned())
+}
+
+/// A size in bytes, with or without a unit.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let refused = || "use a size such as 50GiB, 500MB or 1073741824".to_owned();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let unit_bytes: u64 = match unit.trim() {
@@ -231,7 +232,7 @@ fn size_max(text: &str) -> Result<SizeMax, String> {
         _ => return Err(refused()),
     };
     let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_bytes));
-    bytes.filter(|bytes| *bytes > 0).map(SizeMax::Bytes).ok_or_else(refused)
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(refused)
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
 //! One error for all APIs, rendered in the dialect of the caller.
 
 use crate::budget::BudgetSpent;
+use crate::ingest::refusals::Refusals;
 use crate::store::StoreError;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+
+/// In how many seconds it is worth while to bring new series again where a bound on them is met.
+const SERIES_RETRY_AFTER: &str = "60";
 
 /// Why a request was not answered, and what to do about it.
 #[derive(Clone, Debug)]
@@ -26,6 +30,19 @@ impl ApiError {
     /// 400: the request is wrong.
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// 429: nothing is wrong with it, but a bound on series is met; there may be room later.
+    pub fn too_many_series(message: impl Into<String>) -> Self {
+        let retry_after = (header::RETRY_AFTER, HeaderValue::from_static(SERIES_RETRY_AFTER));
+        Self { headers: vec![retry_after], ..Self::new(StatusCode::TOO_MANY_REQUESTS, message) }
+    }
+
+    /// What an answer to a sender is of whom `stored` samples are stored and others were refused.
+    #[must_use]
+    pub fn refused(stored: usize, refusals: &Refusals) -> Self {
+        let message = format!("{stored} samples are stored, {refusals}");
+        if refusals.are_limits() { Self::too_many_series(message) } else { Self::bad_request(message) }
     }
 
     /// 404: there is no such thing.

@@ -56,8 +56,7 @@ async fn respond(app: &App, caller: &Caller, request: Request<Body>) -> Result<S
     if outcome.refusals.is_empty() {
         return Ok(StatusCode::NO_CONTENT);
     }
-    let message = format!("{} samples are stored, {}", outcome.written, outcome.refusals);
-    Err(ApiError::bad_request(message).into())
+    Err(ApiError::refused(outcome.written, &outcome.refusals).into())
 }
 
 /// The format of a text, as its `Content-Type` says.

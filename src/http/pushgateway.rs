@@ -134,7 +134,7 @@ async fn store_push(
     if outcome.refusals.is_empty() {
         return Ok(StatusCode::OK);
     }
-    Err(ApiError::bad_request(format!("{} samples are stored, {}", outcome.written, outcome.refusals)))
+    Err(ApiError::refused(outcome.written, &outcome.refusals))
 }
 
 async fn delete_group(

@@ -79,7 +79,7 @@ async fn respond(app: &App, caller: &Caller, request: Request<Body>) -> Result<S
         return Ok(StatusCode::NO_CONTENT);
     }
     let stored = samples - report.rejected.len();
-    Err(ApiError::bad_request(format!("{stored} samples are stored, {refusals}")).into())
+    Err(ApiError::refused(stored, &refusals).into())
 }
 
 /// What the specification says of the headers, leniently where nothing can be misunderstood.

@@ -60,8 +60,7 @@ async fn write(
     if outcome.refusals.is_empty() {
         return Ok((outcome.written, None));
     }
-    let message = format!("{} samples are stored, {}", outcome.written, outcome.refusals);
-    Ok((outcome.written, Some(ApiError::bad_request(message))))
+    Ok((outcome.written, Some(ApiError::refused(outcome.written, &outcome.refusals))))
 }
 
 async fn take(

@@ -73,7 +73,11 @@ async fn append_one(
     }
     let report = append(app, caller, API_ONE.0, push.into_batch()).await?;
     if let Some((_, reject)) = report.rejected.first() {
-        return Err(ApiError::bad_request(reject.to_string()).into());
+        let message = reject.to_string();
+        let limit = reject.is_limit();
+        return Err(
+            if limit { ApiError::too_many_series(message) } else { ApiError::bad_request(message) }.into()
+        );
     }
     remember(app, info, [(&object.resource, object.is_namespaced())]).await;
     Ok(StatusCode::OK)
@@ -130,9 +134,11 @@ async fn append_many(
     let report = append(app, caller, API_MANY.0, batch).await?;
     let described = parsed.custom_resources.iter().map(|((_, namespaced), resource)| (resource, *namespaced));
     remember(app, info, described).await;
+    let limits = report.rejected.iter().all(|(_, reject)| reject.is_limit());
     let answer = parsed.answer(report.accepted, report.duplicates, &report.rejected);
     let code = match (answer.accepted + answer.duplicates, answer.rejected_count) {
         (_, 0) => StatusCode::OK,
+        (0, refused) if limits && refused == report.rejected.len() => StatusCode::TOO_MANY_REQUESTS,
         (0, _) => StatusCode::BAD_REQUEST,
         _ => StatusCode::MULTI_STATUS,
     };

@@ -6,6 +6,9 @@ use std::fmt;
 /// How many cases are told in words; the others are only counted.
 const EXAMPLES_MAX: usize = 5;
 
+/// Reasons of the store (`Reject::reason`) that say nothing against the sample.
+const LIMITS: [&str; 2] = ["series_limit", "memory_limit"];
+
 /// Counts of refused samples by reason, with examples. Its `Display` is a sentence for the sender.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refusals {
@@ -37,6 +40,12 @@ impl Refusals {
     #[must_use]
     pub fn total(&self) -> usize {
         self.by_reason.values().sum()
+    }
+
+    /// Whether nothing but bounds on series stood in the way: a sender may try again later.
+    #[must_use]
+    pub fn are_limits(&self) -> bool {
+        !self.is_empty() && self.by_reason.keys().all(|reason| LIMITS.contains(reason))
     }
 
     /// Whether nothing was refused.

@@ -3,6 +3,7 @@
 //! The engine's calls block; here they run on blocking threads, each with its deadline: when that
 //! passes, the caller is answered and the read ends at the next series.
 
+use super::memory;
 use super::{
     Context, LabelsRequest, Latest, RangeRequest, Scope, SeriesSamples, Store, StoreError, StoreStats,
 };
@@ -21,7 +22,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// How often the engine is told to do its background work.
-const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The series of up to so many label sets are looked up where they are: a millisecond's work.
 const INLINE_SERIES_MAX: usize = 5_000;
@@ -41,12 +42,22 @@ impl EmbeddedStore {
         Ok(Self { db: Db::open(dir, options, uuid::Uuid::new_v4())? })
     }
 
-    /// Does the engine's background work until `shutdown`; then seals nothing more and returns.
-    pub async fn maintain(self, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
+    /// Does the engine's background work until `shutdown`; then seals nothing more and returns. While the
+    /// process takes `memory_max_bytes` or more, no new series is let in.
+    pub async fn maintain(
+        self,
+        clock: Arc<dyn Clock>,
+        memory_max_bytes: Option<u64>,
+        shutdown: CancellationToken,
+    ) {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(MAINTENANCE_INTERVAL) => {}
+            }
+            if let Some(memory_max_bytes) = memory_max_bytes {
+                let short = memory::resident_bytes().is_some_and(|bytes| bytes >= memory_max_bytes);
+                self.db.refuse_new_series(short);
             }
             let (db, now_ms) = (self.db.clone(), clock.now_ms());
             match tokio::task::spawn_blocking(move || db.maintain(now_ms)).await {

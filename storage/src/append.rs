@@ -96,16 +96,44 @@ pub enum Reject {
         /// The window.
         window_ms: i64,
     },
+    /// Its series would be one too many.
+    #[error(
+        "a new series, and {} the {series_max} that {}: send fewer different label sets, or raise the bound; \
+         series that there are go on",
+        match namespace { Some(namespace) => format!("namespace {namespace:?} has"), None => "there are".to_owned() },
+        if namespace.is_some() { "--series-per-namespace-max allows" } else { "--series-max allows" }
+    )]
+    SeriesLimit {
+        /// The bound.
+        series_max: u64,
+        /// Whose bound it is; `None`: that on all series.
+        namespace: Option<String>,
+    },
+    /// Its series would be a new one while memory is short.
+    #[error(
+        "a new series, and the server's memory is nearly used up: send fewer different label sets, or raise \
+         --memory-max or the container's limit; series that there are go on"
+    )]
+    MemoryLimit,
 }
 
 impl Reject {
-    /// A short name for counters: `too_far_ahead`, `beyond_retention`, `out_of_order`.
+    /// Whether a bound on series was met: nothing is wrong with the sample, and later there may be room.
+    #[must_use]
+    pub fn is_limit(&self) -> bool {
+        matches!(self, Self::SeriesLimit { .. } | Self::MemoryLimit)
+    }
+
+    /// A short name for counters: `too_far_ahead`, `beyond_retention`, `out_of_order`, `series_limit`,
+    /// `memory_limit`.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
             Self::TooFarAhead { .. } => "too_far_ahead",
             Self::BeyondRetention { .. } => "beyond_retention",
             Self::OutOfOrder { .. } => "out_of_order",
+            Self::SeriesLimit { .. } => "series_limit",
+            Self::MemoryLimit => "memory_limit",
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::log::{Delete, Group, Log, SeriesDefinition};
 use crate::retention::Retention;
 use crate::sample::Sample;
 use crate::series::{Inserted, Series};
+use crate::series_limits::Newcomers;
 use crate::state::State;
 use crossbeam::channel::{Receiver, Sender};
 use std::collections::HashSet;
@@ -142,7 +143,9 @@ impl Committer {
     }
 
     fn commit(&mut self, appends: Vec<Append>) {
-        let mut pending: Vec<Pending> = appends.into_iter().map(|append| self.admit(append)).collect();
+        let mut newcomers = Newcomers::default();
+        let mut pending: Vec<Pending> =
+            appends.into_iter().map(|append| self.admit(append, &mut newcomers)).collect();
         let created = new_series(&pending);
         let groups = groups_of(&created, &pending);
         let written = self.state.check_space().and_then(|()| self.write(&groups));
@@ -178,7 +181,7 @@ impl Committer {
     }
 
     /// Decides which samples of an append are taken.
-    fn admit(&self, mut append: Append) -> Pending {
+    fn admit(&self, mut append: Append, newcomers: &mut Newcomers) -> Pending {
         for (series, labels) in append.series.iter_mut().zip(&append.batch.series) {
             if series.is_removed() {
                 *series = self.state.resolve(labels);
@@ -203,6 +206,8 @@ impl Committer {
                 report.rejected.push((place, reject));
             } else if series.holds(sample) {
                 report.duplicates += 1;
+            } else if let Err(reject) = newcomers.admit(&self.state, series) {
+                report.rejected.push((place, reject));
             } else {
                 series.admit(timestamp_ms);
                 admitted.push((new.series, sample));

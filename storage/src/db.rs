@@ -260,6 +260,12 @@ impl Db {
         Ok(count)
     }
 
+    /// Lets no new series in until it is told otherwise: the process is short of memory. Samples of series
+    /// that there are go on.
+    pub fn refuse_new_series(&self, refuse: bool) {
+        self.0.state.memory_short.store(refuse, Ordering::Relaxed);
+    }
+
     /// Does what is due at `now_ms`: expires partitions, seals, merges, forgets empty series. To be
     /// called every few seconds.
     ///

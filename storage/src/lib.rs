@@ -47,6 +47,7 @@
 //! | `select` | reads: memory and blocks merged |
 //! | `resample` | what a point of a resampled series is |
 //! | `state`, `registry`, `series`, `latest`, `postings`, `deletes` | what is in memory |
+//! | `series_limits` | how many series there may be |
 //! | `undurable` | latest values that could not be written |
 //! | `log`, `index`, `catalog`, `block`, `chunk`, `codec` | what is on disk, specified in FORMAT.md |
 //! | `keyvalue` | the only file that names sled |
@@ -90,6 +91,7 @@ mod sample;
 mod seal;
 mod select;
 mod series;
+mod series_limits;
 mod state;
 mod undurable;
 mod verify;
@@ -107,6 +109,7 @@ pub use retention::{DEFAULT_CLASS, KeepMs, RULES_MAX, RetentionError, RetentionR
 pub use room::SizeMax;
 pub use sample::{STALENESS_MARKER_BITS, Sample, sort_and_deduplicate};
 pub use select::{ReadLimits, Selection, SeriesSamples};
+pub use series_limits::SeriesLimits;
 pub use verify::{Verified, verify};
 
 /// The version of FORMAT.md that this program writes, and the newest that it reads.

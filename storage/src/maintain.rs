@@ -44,8 +44,10 @@ impl Inner {
     pub(crate) fn seal_if_due(&self, now_ms: i64, maintenance: &mut MaintenanceState) -> Result<bool> {
         let last_seal_ms = *maintenance.last_seal_ms.get_or_insert(now_ms);
         let log_bytes = self.state.counters.log_bytes.load(Ordering::Relaxed);
+        let head_samples = self.state.counters.head_samples.load(Ordering::Relaxed);
         let due = maintenance.seal_soon
             || log_bytes >= self.state.options.seal_log_bytes
+            || head_samples >= self.state.options.seal_head_samples
             || (log_bytes > 0 && now_ms.saturating_sub(last_seal_ms) >= self.state.options.seal_every_ms);
         if due {
             self.seal(&mut maintenance.next_block)?;

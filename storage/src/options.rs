@@ -2,6 +2,7 @@
 
 use crate::retention::RollupWindows;
 use crate::room::SizeMax;
+use crate::series_limits::SeriesLimits;
 use std::collections::BTreeSet;
 
 /// One minute in milliseconds.
@@ -27,6 +28,9 @@ pub struct Options {
     pub partition_ms: i64,
     /// [`Db::maintain`](crate::Db::maintain) seals once the log has grown by this much. Default 32 MiB.
     pub seal_log_bytes: u64,
+    /// [`Db::maintain`](crate::Db::maintain) seals once so many samples are in memory, 16 bytes each.
+    /// Default 2.5 million.
+    pub seal_head_samples: u64,
     /// [`Db::maintain`](crate::Db::maintain) seals at least this often. Default 2 hours.
     pub seal_every_ms: i64,
     /// [`Db::maintain`](crate::Db::maintain) merges blocks of about one size of a partition once they are
@@ -38,6 +42,8 @@ pub struct Options {
     pub on_damage: OnDamage,
     /// Most samples waiting to be committed. Default 4 million.
     pub queued_samples_max: usize,
+    /// How many series there may be. Default as many as come.
+    pub series_limits: SeriesLimits,
 }
 
 /// What to do when the index or the log is damaged. Damaged blocks and chunks are always left out.
@@ -60,11 +66,13 @@ impl Default for Options {
             ahead_max_ms: 10 * MINUTE_MS,
             partition_ms: 24 * 60 * MINUTE_MS,
             seal_log_bytes: 32 << 20,
+            seal_head_samples: 2_500_000,
             seal_every_ms: 120 * MINUTE_MS,
             blocks_per_partition_max: 8,
             free_bytes_min: 64 << 20,
             on_damage: OnDamage::Refuse,
             queued_samples_max: 4_000_000,
+            series_limits: SeriesLimits::default(),
         }
     }
 }

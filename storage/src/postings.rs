@@ -153,6 +153,12 @@ impl Postings {
         label.by_value.iter().filter(|(_, p)| carried(p)).map(|(value, _)| value.to_string()).collect()
     }
 
+    /// How many series carry this label.
+    pub(crate) fn carrying(&self, name: &str, value: &str) -> u64 {
+        let posting = self.by_name.get(name).and_then(|label| label.by_value.get(value));
+        posting.map_or(0, RoaringBitmap::len)
+    }
+
     /// How many series there are.
     pub(crate) fn len(&self) -> u64 {
         self.all.len()

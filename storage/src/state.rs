@@ -18,7 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The state in memory. The committer and maintenance change it, readers read it.
 pub(crate) struct State {
@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) damage: Damage,
     /// Why the last write failed, until one succeeds.
     pub(crate) write_failure: Mutex<Option<String>>,
+    /// Whether memory is so short that no new series is let in.
+    pub(crate) memory_short: AtomicBool,
     pub(crate) counters: Counters,
 }
 
@@ -103,6 +105,7 @@ impl State {
             undurable: Undurable::default(),
             damage: Damage::default(),
             write_failure: Mutex::default(),
+            memory_short: AtomicBool::new(false),
             counters: Counters::default(),
         }
     }

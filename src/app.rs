@@ -39,6 +39,8 @@ pub struct Settings {
     pub request_bytes_max: usize,
     /// Most questions about history a second of one client; `None`: as many as it likes.
     pub client_requests_per_second: Option<NonZeroU32>,
+    /// How often it is written down who owns which pods; `None`: not at all.
+    pub ownership_interval: Option<Duration>,
     /// Most `resource/metric` entries in discovery.
     pub discovery_max: usize,
     /// Which series answer `metric=cpu`, `metric=memory`, …, in order of preference.
@@ -93,6 +95,7 @@ impl Default for Settings {
             body_bytes_max: 32 << 20,
             decoded_bytes_max: 128 << 20,
             request_bytes_max: 512 << 20,
+            ownership_interval: Some(Duration::from_secs(60)),
             client_requests_per_second: NonZeroU32::new(1_000),
             discovery_max: 2_000,
             usage_sources: BTreeMap::from([

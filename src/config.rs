@@ -130,6 +130,10 @@ pub struct ServeArgs {
           value_parser = requests_per_second)]
     pub client_requests_per_second: Option<RequestsPerSecond>,
 
+    /// How often it is written down who owns which pods, in a cluster, or off [default: 1m].
+    #[arg(long, value_name = "DURATION|off", env = "LOOKBACK_OWNERSHIP_INTERVAL", value_parser = interval)]
+    pub ownership_interval: Option<Interval>,
+
     /// Lookback's own settings, YAML: usage sources and limits.
     #[arg(long, value_name = "FILE", env = "LOOKBACK_SETTINGS")]
     pub settings: Option<PathBuf>,
@@ -297,6 +301,9 @@ impl ServeArgs {
         settings.live.unknown_resources_allowed = self.cluster.allow_unknown_resources;
         settings.backup_dir = self.backup_dir.clone();
         settings.points_max = self.points_max.unwrap_or(settings.points_max);
+        if let Some(Interval(interval)) = self.ownership_interval {
+            settings.ownership_interval = interval;
+        }
         if let Some(RequestsPerSecond(limit)) = self.client_requests_per_second {
             settings.client_requests_per_second = limit;
         }
@@ -307,6 +314,17 @@ impl ServeArgs {
 fn duration(text: &str) -> Result<Duration, String> {
     let duration_ms = parse_duration(text).map_err(|error| error.to_string())?;
     u64::try_from(duration_ms).map(Duration::from_millis).map_err(|error| error.to_string())
+}
+
+/// How often something is done; `None`: not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interval(pub Option<Duration>);
+
+fn interval(text: &str) -> Result<Interval, String> {
+    if text == "off" {
+        return Ok(Interval(None));
+    }
+    duration(text).map(|every| Interval(Some(every))).map_err(|error| format!("{error}, or off"))
 }
 
 /// How many requests a second; `None`: no limit.
@@ -392,6 +410,7 @@ mod tests {
             "--freshness=90s",
             "--points-max=7",
             "--client-requests-per-second=off",
+            "--ownership-interval=off",
             "--requestheader-allowed-names=front-proxy-client,aggregator",
             "--log-level=warn,lookback=debug",
         ]);
@@ -403,7 +422,7 @@ mod tests {
         assert_eq!(args.secure.requestheader_allowed_names, ["front-proxy-client", "aggregator"]);
         let settings = args.app_settings().expect("valid");
         assert_eq!((settings.freshness, settings.points_max), (Duration::from_secs(90), 7));
-        assert_eq!(settings.client_requests_per_second, None);
+        assert_eq!((settings.client_requests_per_second, settings.ownership_interval), (None, None));
     }
 
     #[test]

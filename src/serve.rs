@@ -26,6 +26,7 @@ use crate::http::{
     summary, write_metrics,
 };
 use crate::kubernetes::catalog::spawn_refresher;
+use crate::sources::ownership;
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -75,6 +76,7 @@ pub async fn serve(
         }
     };
     let remembering = autoscaling::remember(app.clone(), stopping(stopped.clone()));
+    let owners = ownership::record(app.clone(), stopping(stopped.clone()));
     let plain = run(plain.listener, None, router, limits, stopping(stopped.clone()));
     let secure = async {
         let Some(Secure { listener, tls, auth }) = secure else { return };
@@ -86,7 +88,7 @@ pub async fn serve(
         tracing::info!("stopping: no new connections, requests in flight are finished");
         stop.send_replace(true);
     };
-    tokio::join!(plain, secure, keeping, remembering, stop_at_shutdown);
+    tokio::join!(plain, secure, keeping, remembering, owners, stop_at_shutdown);
     // It holds the store, which is to be closed after this.
     if let Err(error) = refresher.await {
         tracing::error!(%error, "the refresher of discovery ended badly");

@@ -1,0 +1,175 @@
+//! Who owns which pods, remembered as ordinary series with kube-state-metrics' names, so that a
+//! workload's history is still found when its pods are gone; see [`crate::query::range`].
+//!
+//! | series | labels beside `namespace` |
+//! |---|---|
+//! | `kube_pod_owner` | `pod`, `uid`, `owner_kind`, `owner_name`, `owner_is_controller` |
+//! | `kube_pod_labels` | `pod`, `uid`, `label_…` for each label of the pod |
+//! | `kube_pod_status_phase` | `pod`, `uid`, `phase`: the present phase only |
+//! | `kube_replicaset_owner` | `replicaset`, `owner_kind`, `owner_name`, `owner_is_controller` |
+//! | `kube_job_owner` | `job_name`, `owner_kind`, `owner_name`, `owner_is_controller` |
+//!
+//! Each is 1. It is written as soon as it is seen, then at every interval, and ended by a staleness
+//! marker when the object goes or says something else. Three watches give what there is: pods whole,
+//! for their phase, the others without anything but metadata; only the series are kept.
+//!
+//! A write that fails is made up for by the next: what it would have said is said again then.
+
+mod recorded;
+
+use crate::app::App;
+use crate::clock::Clock;
+use crate::kubernetes::cluster::reasons;
+use crate::store::{Context, Scope, Store};
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Config, Event, watcher};
+use kube::{Api, Client};
+use lookback_storage::{Labels, OutOfOrder, STALENESS_MARKER_BITS, WriteBatch};
+use recorded::{Recorded, Watched, of_job, of_pod, of_replica_set};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::warn;
+
+/// Objects in one page of a list.
+const PAGE_OBJECTS: u32 = 500;
+
+/// How soon what has changed is written.
+const CHANGES_EVERY: Duration = Duration::from_secs(1);
+
+/// Series in one write.
+const SERIES_PER_WRITE: usize = 5_000;
+
+type Metadata = PartialObjectMeta<DynamicObject>;
+type Events = Pin<Box<dyn Stream<Item = Result<Change, watcher::Error>> + Send>>;
+
+/// What a watch says, in the series that an object has.
+enum Change {
+    Relisting(Watched),
+    Relisted(Watched),
+    Applied(Watched, String, Vec<Labels>),
+    Gone(Watched, String),
+}
+
+/// Follows the cluster until `shutdown` and writes every `interval`. Without a cluster, or an interval, it does nothing.
+pub async fn record(app: App, shutdown: impl Future<Output = ()>) {
+    let (Some(live), Some(interval)) = (app.live(), app.settings.ownership_interval) else { return };
+    let client = live.cluster.lister.clone();
+    let mut recorder = Recorder {
+        store: app.store.clone(),
+        clock: app.clock.clone(),
+        context: app.context(&Scope::All),
+        recorded: Recorded::default(),
+        write_fails: false,
+    };
+    let mut events = futures::stream::select_all([
+        pods(client.clone()),
+        metadata(client.clone(), Watched::ReplicaSets, "apps", "ReplicaSet", of_replica_set),
+        metadata(client, Watched::Jobs, "batch", "Job", of_job),
+    ]);
+    let mut shutdown = pin!(shutdown);
+    let mut changes = tokio::time::interval(CHANGES_EVERY);
+    let mut all = tokio::time::interval(interval);
+    let mut watch_fails = false;
+    loop {
+        tokio::select! {
+            () = &mut shutdown => return,
+            _ = all.tick() => recorder.write(true).await,
+            _ = changes.tick() => recorder.write(false).await,
+            Some(event) = events.next() => match event {
+                Ok(change) => {
+                    watch_fails = false;
+                    recorder.recorded.take(change);
+                }
+                Err(error) => {
+                    if !watch_fails {
+                        warn!(reason = reasons(&error), "who owns which pods can't be watched at present");
+                    }
+                    watch_fails = true;
+                }
+            },
+        }
+    }
+}
+
+fn pods(client: Client) -> Events {
+    let api: Api<Pod> = Api::all(client);
+    let events = watcher(api, Config::default().page_size(PAGE_OBJECTS)).default_backoff();
+    Box::pin(events.map(|event| event.map(|event| change(Watched::Pods, event, key_of, of_pod))))
+}
+
+fn metadata(
+    client: Client,
+    watched: Watched,
+    group: &str,
+    kind: &str,
+    series: fn(&Metadata) -> Vec<Labels>,
+) -> Events {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind));
+    let api: Api<Metadata> = Api::all_with(client, &resource);
+    let events = watcher(api, Config::default().page_size(PAGE_OBJECTS)).default_backoff();
+    Box::pin(events.map(move |event| event.map(|event| change(watched, event, key_of, series))))
+}
+
+fn key_of<K: kube::Resource>(object: &K) -> String {
+    let meta = object.meta();
+    let text = |part: &Option<String>| part.clone().unwrap_or_default();
+    format!("{}/{}", text(&meta.namespace), text(&meta.name))
+}
+
+fn change<K>(
+    watched: Watched,
+    event: Event<K>,
+    key: fn(&K) -> String,
+    series: impl Fn(&K) -> Vec<Labels>,
+) -> Change {
+    match event {
+        Event::Init => Change::Relisting(watched),
+        Event::InitDone => Change::Relisted(watched),
+        Event::InitApply(object) | Event::Apply(object) => {
+            Change::Applied(watched, key(&object), series(&object))
+        }
+        Event::Delete(object) => Change::Gone(watched, key(&object)),
+    }
+}
+
+struct Recorder {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    context: Context,
+    recorded: Recorded,
+    write_fails: bool,
+}
+
+impl Recorder {
+    /// Writes what has changed, or everything.
+    async fn write(&mut self, everything: bool) {
+        let (present, ended) = self.recorded.take_unwritten(everything);
+        let now_ms = self.clock.now_ms();
+        let stale = f64::from_bits(STALENESS_MARKER_BITS);
+        let samples =
+            ended.iter().map(|labels| (labels, stale)).chain(present.iter().map(|labels| (labels, 1.0)));
+        let samples: Vec<(&Labels, f64)> = samples.collect();
+        for part in samples.chunks(SERIES_PER_WRITE) {
+            let mut batch = WriteBatch::default();
+            for (labels, value) in part {
+                batch.push((*labels).clone(), Some(now_ms), *value);
+            }
+            if let Err(error) = self.store.append(&self.context, batch, now_ms, OutOfOrder::Window).await {
+                if !self.write_fails {
+                    warn!(%error, "who owns which pods could not be written; it will be tried again");
+                }
+                self.write_fails = true;
+                self.recorded.not_written(present, ended);
+                return;
+            }
+        }
+        self.write_fails = false;
+    }
+}
+
+#[cfg(test)]
+mod tests;

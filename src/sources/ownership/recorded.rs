@@ -1,0 +1,159 @@
+//! What there is, in series, and what of it is still to be written.
+
+use super::{Change, Metadata};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use lookback_storage::{Labels, METRIC_NAME_LABEL};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+/// Most objects of all watches; more are left out, so that memory is bounded.
+const OBJECTS_MAX: usize = 200_000;
+
+/// Most series that wait for their end to be written; others are ended by their age.
+const ENDED_MAX: usize = 200_000;
+
+/// Most labels of a pod that are taken.
+const POD_LABELS_MAX: usize = 64;
+
+/// What is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Watched {
+    Pods,
+    ReplicaSets,
+    Jobs,
+}
+
+/// What there is, by object.
+#[derive(Debug, Default)]
+pub(super) struct Recorded {
+    objects: BTreeMap<(Watched, String), Vec<Labels>>,
+    /// What a list that is being read has named so far.
+    listing: BTreeMap<Watched, BTreeSet<String>>,
+    fresh: HashSet<Labels>,
+    ended: HashSet<Labels>,
+}
+
+impl Recorded {
+    /// Notes what a watch says.
+    pub(super) fn take(&mut self, change: Change) {
+        match change {
+            Change::Relisting(watched) => {
+                self.listing.insert(watched, BTreeSet::new());
+            }
+            Change::Relisted(watched) => {
+                let listed = self.listing.remove(&watched).unwrap_or_default();
+                let known = self.objects.range((watched, String::new())..);
+                let gone: Vec<String> = known
+                    .take_while(|((of, _), _)| *of == watched)
+                    .filter(|((_, key), _)| !listed.contains(key))
+                    .map(|((_, key), _)| key.clone())
+                    .collect();
+                for key in gone {
+                    self.put(watched, key, Vec::new());
+                }
+            }
+            Change::Applied(watched, key, series) => {
+                if let Some(listing) = self.listing.get_mut(&watched) {
+                    listing.insert(key.clone());
+                }
+                self.put(watched, key, series);
+            }
+            Change::Gone(watched, key) => self.put(watched, key, Vec::new()),
+        }
+    }
+
+    fn put(&mut self, watched: Watched, key: String, series: Vec<Labels>) {
+        let of_object = (watched, key);
+        let before = self.objects.remove(&of_object).unwrap_or_default();
+        for labels in before.iter().filter(|labels| !series.contains(labels)) {
+            self.fresh.remove(labels);
+            if self.ended.len() < ENDED_MAX {
+                self.ended.insert(labels.clone());
+            }
+        }
+        if series.is_empty() || self.objects.len() >= OBJECTS_MAX {
+            return;
+        }
+        for labels in series.iter().filter(|labels| !before.contains(labels)) {
+            self.ended.remove(labels);
+            self.fresh.insert(labels.clone());
+        }
+        self.objects.insert(of_object, series);
+    }
+
+    /// Series that are there, the changed ones or all, and series that have ended. They count as written.
+    pub(super) fn take_unwritten(&mut self, everything: bool) -> (Vec<Labels>, Vec<Labels>) {
+        let fresh = std::mem::take(&mut self.fresh);
+        let present = if everything {
+            self.objects.values().flatten().cloned().collect()
+        } else {
+            fresh.into_iter().collect()
+        };
+        (present, std::mem::take(&mut self.ended).into_iter().collect())
+    }
+
+    /// These could not be written: the next write has them again.
+    pub(super) fn not_written(&mut self, present: Vec<Labels>, ended: Vec<Labels>) {
+        self.fresh.extend(present);
+        self.ended.extend(ended);
+    }
+}
+
+/// The series of a pod.
+pub(super) fn of_pod(pod: &Pod) -> Vec<Labels> {
+    let meta = &pod.metadata;
+    let identity = [("pod", meta.name.clone()), ("uid", meta.uid.clone())];
+    let mut series = Vec::from_iter(owner("kube_pod_owner", meta, &identity));
+    if let Some(phase) = pod.status.as_ref().and_then(|status| status.phase.clone()) {
+        series.extend(labels("kube_pod_status_phase", meta, &identity, [("phase".to_owned(), phase)]));
+    }
+    // Two labels can come to the same name: one of them stands.
+    let own: BTreeMap<String, String> =
+        meta.labels.iter().flatten().take(POD_LABELS_MAX).map(label).collect();
+    series.extend(labels("kube_pod_labels", meta, &identity, own));
+    series
+}
+
+/// The series of a ReplicaSet.
+pub(super) fn of_replica_set(object: &Metadata) -> Vec<Labels> {
+    let meta = &object.metadata;
+    owner("kube_replicaset_owner", meta, &[("replicaset", meta.name.clone())]).into_iter().collect()
+}
+
+/// The series of a Job.
+pub(super) fn of_job(object: &Metadata) -> Vec<Labels> {
+    let meta = &object.metadata;
+    owner("kube_job_owner", meta, &[("job_name", meta.name.clone())]).into_iter().collect()
+}
+
+/// The series that says who controls an object; none where nothing does.
+fn owner(name: &str, meta: &ObjectMeta, identity: &[(&str, Option<String>)]) -> Option<Labels> {
+    let owners = || meta.owner_references.iter().flatten();
+    let controller = owners().find(|owner| owner.controller == Some(true)).or_else(|| owners().next())?;
+    let more = [
+        ("owner_kind".to_owned(), controller.kind.clone()),
+        ("owner_name".to_owned(), controller.name.clone()),
+        ("owner_is_controller".to_owned(), controller.controller.unwrap_or(false).to_string()),
+    ];
+    labels(name, meta, identity, more)
+}
+
+/// A label of a pod, named as kube-state-metrics does.
+fn label((name, value): (&String, &String)) -> (String, String) {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' };
+    (format!("label_{}", name.chars().map(allowed).collect::<String>()), value.clone())
+}
+
+/// A label set; none where it can't be one.
+fn labels(
+    name: &str,
+    meta: &ObjectMeta,
+    identity: &[(&str, Option<String>)],
+    more: impl IntoIterator<Item = (String, String)>,
+) -> Option<Labels> {
+    let named = [(METRIC_NAME_LABEL.to_owned(), name.to_owned())];
+    let namespace = meta.namespace.clone().map(|namespace| ("namespace".to_owned(), namespace));
+    let identity = identity.iter().filter_map(|(label, value)| Some(((*label).to_owned(), value.clone()?)));
+    let pairs = named.into_iter().chain(namespace).chain(identity).chain(more);
+    Labels::new(pairs.filter(|(_, value)| !value.is_empty())).ok()
+}

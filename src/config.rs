@@ -14,6 +14,7 @@ pub mod registration;
 pub mod retention;
 mod scrape;
 mod settings_file;
+mod tls;
 
 pub use apis::ApisArgs;
 pub use authentication::AuthenticationArgs;
@@ -24,6 +25,7 @@ pub use operations::{BackupArgs, RestoreArgs, VerifyArgs};
 pub use retention::{Retention, RetentionArgs};
 pub use scrape::ScrapeArgs;
 pub use settings_file::SettingsError;
+pub use tls::TlsArgs;
 
 use self::explain::ExplainArgs;
 use self::registration::{PreflightArgs, RegistrationArgs, TakeOverArgs};
@@ -35,6 +37,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 /// Remembers metrics so that Kubernetes autoscaling and right-sizing can act on them.
 #[derive(Debug, Parser)]
@@ -154,6 +157,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub cluster: ClusterArgs,
 
+    /// How TLS is spoken.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
     /// Which APIs are served to it.
     #[command(flatten)]
     pub apis: ApisArgs,
@@ -269,7 +276,25 @@ pub struct LogArgs {
 
     /// What is logged: error, warn, info, debug, trace, or by target as in info,lookback::http=debug.
     #[arg(long, value_name = "LEVEL", env = "LOOKBACK_LOG_LEVEL", default_value = "info")]
-    pub log_level: tracing_subscriber::filter::Targets,
+    pub log_level: Targets,
+
+    /// How much Lookback itself logs, as Kubernetes counts: from 4 on debug, from 6 on trace. Adds to
+    /// --log-level.
+    #[arg(long = "v", value_name = "LEVEL", env = "LOOKBACK_V")]
+    pub v: Option<u8>,
+}
+
+impl LogArgs {
+    /// What is logged.
+    #[must_use]
+    pub fn targets(&self) -> Targets {
+        let level = match self.v.unwrap_or_default() {
+            0..=3 => return self.log_level.clone(),
+            4 | 5 => LevelFilter::DEBUG,
+            6.. => LevelFilter::TRACE,
+        };
+        self.log_level.clone().with_target("lookback", level)
+    }
 }
 
 /// How log lines look.
@@ -426,6 +451,17 @@ mod tests {
     }
 
     #[test]
+    fn flags_with_kubernetes_names_mean_what_they_mean_there() {
+        let args = serve(&["--tls-min-version=VersionTLS13", "--v=4", "--service=monitoring/metrics"]);
+        assert_eq!(args.tls.options().min_version, crate::http::tls::MinVersion::Tls13);
+        assert!(args.log.targets().would_enable("lookback::http", &tracing::Level::DEBUG));
+        assert!(!args.log.targets().would_enable("hyper", &tracing::Level::DEBUG));
+        let service = args.tls.service(Some("ignored")).expect("a service");
+        assert_eq!((service.namespace.as_str(), service.name.as_str()), ("monitoring", "metrics"));
+        assert!(serve(&[]).tls.service(None).is_none());
+    }
+
+    #[test]
     fn an_import_names_its_file_and_store() {
         let line = ["lookback", "import", "--data-dir=/data", "--retention=off", "history.csv.gz"];
         let Command::Import(command) = Cli::try_parse_from(line).expect("valid").into_command() else {
@@ -449,6 +485,9 @@ mod tests {
             (&["--tls-cert-file=x"], "--tls-private-key-file"),
             (&["--unknown"], "--unknown"),
             (&["--log-format=xml"], "text, json"),
+            (&["--tls-min-version=VersionTLS11"], "VersionTLS12, VersionTLS13"),
+            (&["--tls-cipher-suites=TLS_RSA_WITH_RC4_128_SHA"], "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
+            (&["--runtime-config=apps/v1=false"], "external.metrics.k8s.io=false"),
         ] {
             let error = refused(args);
             assert_eq!(error.exit_code(), 2, "{args:?}");

@@ -1,6 +1,7 @@
 //! What Kubernetes' APIs are made of: quantities, selectors, resource names, discovery; and the cluster.
 
 pub mod autoscalers;
+pub mod ca_bundle;
 pub mod catalog;
 pub mod certificates;
 pub mod cluster;
@@ -13,6 +14,7 @@ pub mod mapping;
 pub mod object_index;
 pub mod objects;
 pub mod openapi;
+mod own_ca;
 pub mod quantity;
 pub mod registration;
 pub mod replica_formula;

@@ -74,7 +74,7 @@ fn start_logs(args: &LogArgs) {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    let registry = tracing_subscriber::registry().with(args.log_level.clone());
+    let registry = tracing_subscriber::registry().with(args.targets());
     match args.log_format {
         LogFormat::Text => registry.with(lines).init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),

@@ -12,6 +12,7 @@
 
 mod autoscaling;
 pub mod banner;
+pub mod certificate;
 pub mod prepare;
 pub mod retention;
 

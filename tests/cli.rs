@@ -163,7 +163,7 @@ fn the_secure_port_is_served_and_closed() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path(), &[&format!("--secure-port={}", free_port())]);
     let secure = server.secure_address.expect("the banner says so");
-    let certificate = dir.path().join("certs/serving.crt");
+    let certificate = dir.path().join("certs/ca.crt");
     let curl =
         |path: &str| shell(&format!("curl -s --cacert {} https://{secure}{path}", certificate.display()));
     assert_eq!(curl("/livez"), "ok");

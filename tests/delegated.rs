@@ -10,7 +10,7 @@ use common::remote_write::{message, series};
 use common::tls::{Answer, Client, ClientIdentity, Http, TestCa, Tls, Validity};
 use futures::future::join_all;
 use kube::Client as KubeClient;
-use lookback::kubernetes::certificates::kept_certificate_path;
+use lookback::kubernetes::certificates::kept_ca_path;
 use lookback::kubernetes::cluster::{Cluster, ClusterSettings};
 use lookback::kubernetes::reviews::{KEPT, TokenReviews};
 use rcgen::ExtendedKeyUsagePurpose;
@@ -79,7 +79,7 @@ impl Setup {
             "--bind-address=127.0.0.1".to_owned(),
         ];
         let server = Server::start(dir.path(), &flags.each_ref().map(String::as_str));
-        let pem = std::fs::read(kept_certificate_path(dir.path())).unwrap();
+        let pem = std::fs::read(kept_ca_path(dir.path())).unwrap();
         let secure = Client {
             address: server.secure_address.unwrap(),
             server_certificate: CertificateDer::from_pem_slice(&pem).unwrap(),

@@ -134,7 +134,7 @@ fn start_server(dir: &Path, ca: &TestCa) -> (Server, Client) {
     });
     let client = Client {
         address: server.secure_address.unwrap(),
-        server_certificate: certificate.chain()[0].clone(),
+        server_certificate: certificate.ca().unwrap().clone(),
         server_name: SERVICE_NAME.to_owned(),
         identity: None,
         tls: Tls::V1_3,

@@ -1,10 +1,12 @@
 //! The certificate that the secure port shows: given as files, or made here at first start.
 //!
-//! A made one lives in the data directory's `certs/`: `serving.crt` (for `curl --cacert`, or an
-//! APIService's `caBundle`) and `serving.key` (readable by its owner only). It is kept from start to
-//! start, so that whoever trusts it can go on doing so, and replaced at a start that finds it near
-//! its end, damaged, or without a name that it should have.
+//! A made one lives in the data directory's `certs/`: `serving.crt` (with the certificate of the
+//! authority that signed it, [`super::own_ca`]) and `serving.key` (readable by its owner only). It is kept
+//! from start to start, and replaced, also while it is served, when it is near its end, damaged, or
+//! without a name that it should have. `ca.crt` beside it is what to trust: `curl --cacert`, or an
+//! APIService's `caBundle`.
 
+use super::own_ca::{CaFiles, OwnCa};
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -27,7 +29,7 @@ pub fn crypto_provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+pub(super) const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 /// How long a made certificate is valid.
 const VALIDITY_DAYS: i64 = 365;
 /// A made certificate that ends within this is replaced.
@@ -124,7 +126,9 @@ impl ServingCertificate {
         let names: BTreeSet<String> =
             LOCAL_NAMES.iter().map(|name| (*name).to_owned()).chain(names.iter().cloned()).collect();
         match files.read()? {
-            Some((certificate_pem, key_pem)) => match usable(&certificate_pem, &key_pem, &names, now_ms) {
+            Some((certificate_pem, key_pem)) => match usable(&certificate_pem, &key_pem, &names, now_ms)
+                .and_then(|certificate| trusted(certificate, &CaFiles::of(&files.directory)))
+            {
                 Ok(certificate) => return Ok(certificate),
                 Err(reason) => {
                     warn!(%reason, file = %files.certificate.display(), "making a new serving certificate");
@@ -132,7 +136,9 @@ impl ServingCertificate {
             },
             None => info!(file = %files.certificate.display(), "making a serving certificate"),
         }
-        let (certificate_pem, key_pem) = make(&names, now_ms)?;
+        files.make_directory()?;
+        let ca = CaFiles::of(&files.directory).load_or_make(now_ms)?;
+        let (certificate_pem, key_pem) = make(&names, &ca, now_ms)?;
         files.write(&certificate_pem, &key_pem)?;
         usable(certificate_pem.as_bytes(), key_pem.as_bytes(), &names, now_ms)
             .map_err(|reason| CertificateError::Made { names: names.into_iter().collect(), reason })
@@ -142,6 +148,12 @@ impl ServingCertificate {
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.chain
+    }
+
+    /// The last of them: of a made one, the authority's, which is what to trust.
+    #[must_use]
+    pub fn ca(&self) -> Option<&CertificateDer<'static>> {
+        self.chain.last()
     }
 
     pub(crate) fn into_parts(self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
@@ -172,10 +184,10 @@ impl ServingCertificate {
     }
 }
 
-/// The path of the certificate that [`ServingCertificate::self_made`] keeps, for messages.
+/// The path of the certificates by which those of [`ServingCertificate::self_made`] are trusted, PEM.
 #[must_use]
-pub fn kept_certificate_path(data_dir: &Path) -> PathBuf {
-    KeptFiles::of(data_dir).certificate
+pub fn kept_ca_path(data_dir: &Path) -> PathBuf {
+    CaFiles::of(&KeptFiles::of(data_dir).directory).certificate
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {
@@ -211,6 +223,9 @@ fn usable(
 ) -> Result<ServingCertificate, String> {
     let certificate = ServingCertificate { chain: parse_chain(certificate_pem)?, key: parse_key(key_pem)? };
     certificate.check_key()?;
+    if certificate.chain.len() < 2 {
+        return Err("the kept one is not signed by an authority of its own".to_owned());
+    }
     let end_ms = certificate.expires_ms().ok_or("the kept one is not X.509")?;
     if end_ms < now_ms.saturating_add(RENEWAL_DAYS * DAY_MS) {
         return Err(format!("the kept one ends within {RENEWAL_DAYS} days"));
@@ -222,29 +237,41 @@ fn usable(
     Ok(certificate)
 }
 
-/// A self-signed certificate and its key, PEM.
-fn make(names: &BTreeSet<String>, now_ms: i64) -> Result<(String, String), CertificateError> {
+/// A kept certificate whose authority's is kept beside it, for others to trust.
+fn trusted(certificate: ServingCertificate, ca: &CaFiles) -> Result<ServingCertificate, String> {
+    match certificate.ca() {
+        Some(authority) if ca.trust(authority) => Ok(certificate),
+        _ => Err(format!("{} does not have the authority of the kept one", ca.certificate.display())),
+    }
+}
+
+/// A day from now: year, month, day.
+pub(super) fn day(now_ms: i64, days: i64) -> Result<(i32, u8, u8), CertificateError> {
+    let failed = |reason: String| CertificateError::Made { names: Vec::new(), reason };
+    let ms = now_ms.saturating_add(days * DAY_MS);
+    let date = jiff::Timestamp::from_millisecond(ms).map_err(|error| failed(error.to_string()))?;
+    let date = date.to_zoned(jiff::tz::TimeZone::UTC).date();
+    let [month, day] = [date.month(), date.day()].map(|part| u8::try_from(part).unwrap_or(1));
+    Ok((date.year().into(), month, day))
+}
+
+/// A certificate, followed by its authority's, and its key, PEM.
+fn make(names: &BTreeSet<String>, ca: &OwnCa, now_ms: i64) -> Result<(String, String), CertificateError> {
     let failed = |reason: String| CertificateError::Made { names: names.iter().cloned().collect(), reason };
     let mut params = CertificateParams::new(names.iter().cloned().collect::<Vec<_>>())
         .map_err(|error| failed(error.to_string()))?;
-    let day = |days: i64| {
-        let ms = now_ms.saturating_add(days * DAY_MS);
-        let date = jiff::Timestamp::from_millisecond(ms).map_err(|error| failed(error.to_string()))?;
-        let date = date.to_zoned(jiff::tz::TimeZone::UTC).date();
-        let [month, day] = [date.month(), date.day()].map(|part| u8::try_from(part).unwrap_or(1));
-        Ok(rcgen::date_time_ymd(date.year().into(), month, day))
-    };
     // A caller's clock may be behind.
-    params.not_before = day(-1)?;
-    params.not_after = day(VALIDITY_DAYS)?;
+    let ((y, m, d), (end_y, end_m, end_d)) = (day(now_ms, -1)?, day(now_ms, VALIDITY_DAYS)?);
+    params.not_before = rcgen::date_time_ymd(y, m, d);
+    params.not_after = rcgen::date_time_ymd(end_y, end_m, end_d);
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "lookback");
     params.is_ca = IsCa::ExplicitNoCa;
-    // No key usages: some readers take a self-signed certificate for its own issuer only so.
+    params.use_authority_key_identifier_extension = true;
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let key = KeyPair::generate().map_err(|error| failed(error.to_string()))?;
-    let certificate = params.self_signed(&key).map_err(|error| failed(error.to_string()))?;
-    Ok((certificate.pem(), key.serialize_pem()))
+    let certificate = params.signed_by(&key, &ca.issuer).map_err(|error| failed(error.to_string()))?;
+    Ok((format!("{}{}", certificate.pem(), ca.pem), key.serialize_pem()))
 }
 
 /// A certificate and its key, PEM.
@@ -278,6 +305,11 @@ impl KeptFiles {
         Ok(kept)
     }
 
+    fn make_directory(&self) -> Result<(), CertificateError> {
+        let failed = |source| CertificateError::Kept { path: self.directory.clone(), source };
+        fs::create_dir_all(&self.directory).map_err(failed)
+    }
+
     /// Durable when it returns. A crash in between leaves a key that does not fit its certificate,
     /// which the next start replaces.
     fn write(&self, certificate_pem: &str, key_pem: &str) -> Result<(), CertificateError> {
@@ -285,7 +317,6 @@ impl KeptFiles {
             let path = path.to_owned();
             move |source| CertificateError::Kept { path, source }
         };
-        fs::create_dir_all(&self.directory).map_err(at(&self.directory))?;
         replace(&self.key, key_pem.as_bytes(), 0o600).map_err(at(&self.key))?;
         replace(&self.certificate, certificate_pem.as_bytes(), 0o644).map_err(at(&self.certificate))?;
         let parent = self.directory.parent().unwrap_or(&self.directory);
@@ -297,7 +328,7 @@ impl KeptFiles {
 }
 
 /// Takes the key away from everyone but its owner, should it have been copied with other rights.
-fn keep_private(key: &Path) -> io::Result<()> {
+pub(super) fn keep_private(key: &Path) -> io::Result<()> {
     if fs::metadata(key)?.permissions().mode() & 0o077 == 0 {
         return Ok(());
     }
@@ -306,7 +337,7 @@ fn keep_private(key: &Path) -> io::Result<()> {
 }
 
 /// Puts a file in place, whole or not at all.
-fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let unfinished = path.with_extension("unfinished");
     match fs::remove_file(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -343,7 +374,7 @@ mod tests {
         let first = made(dir.path(), NOW_MS);
         assert_eq!(mode(&dir.path().join("certs/serving.key")), 0o600);
         assert_eq!(made(dir.path(), NOW_MS + 300 * DAY_MS), first);
-        assert_eq!(fs::read_dir(dir.path().join("certs")).expect("the directory").count(), 2);
+        assert_eq!(fs::read_dir(dir.path().join("certs")).expect("the directory").count(), 4);
     }
 
     #[test]
@@ -375,7 +406,7 @@ mod tests {
 
     #[test]
     fn it_is_replaced_when_damaged() {
-        for file in ["serving.key", "serving.crt"] {
+        for file in ["serving.key", "serving.crt", "ca.crt"] {
             let dir = tempfile::tempdir().expect("a directory");
             let first = made(dir.path(), NOW_MS);
             let path = dir.path().join("certs").join(file);

@@ -1,5 +1,6 @@
 //! From the command line to open listeners: everything that can be wrong before the store is opened.
 
+use super::certificate::{RENEWAL_INTERVAL, Source};
 use super::{Plain, Secure};
 use crate::app::Settings;
 use crate::clock::Clock;
@@ -10,7 +11,8 @@ use crate::http::identity::FrontProxySettings;
 use crate::http::reload;
 use crate::http::tls::{TlsError, TlsSettings};
 use crate::http::trust::{Trust, TrustError, TrustSettings};
-use crate::kubernetes::certificates::{CertificateError, ServingCertificate};
+use crate::kubernetes::ca_bundle::{self, ServiceName};
+use crate::kubernetes::certificates::CertificateError;
 use crate::kubernetes::cluster::{Cluster, ClusterError};
 use crate::kubernetes::reviews::{AccessReviews, KEPT, TokenReviews};
 use crate::kubernetes::served::RuntimeConfigError;
@@ -21,7 +23,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -130,8 +132,7 @@ pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared
         Some(address) => {
             let trust = trust(args, cluster.as_ref(), &mut background)?;
             let listener = bind(address, "--bind-address and --secure-port").await?;
-            let certificate = certificate(&args.secure, &args.store.data_dir, clock.now_ms())?;
-            let tls = TlsSettings::new(certificate)?;
+            let tls = tls(args, cluster.as_ref(), &clock, &mut background)?;
             let paths = args.authentication.authorization_always_allow_paths.iter().cloned();
             let mut auth = SecureAuth::new(None, credentials, clock).trusting(trust);
             auth = auth.allowing(AllowedPaths::new(paths));
@@ -197,15 +198,34 @@ async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, Pr
     TcpListener::bind(address).await.map_err(|reason| PrepareError::Bind { address, flag, reason })
 }
 
-fn certificate(
-    args: &SecureArgs,
-    data_dir: &Path,
-    now_ms: i64,
-) -> Result<ServingCertificate, CertificateError> {
-    match (&args.tls_cert_file, &args.tls_private_key_file) {
-        (Some(certificate), Some(key)) => ServingCertificate::from_files(certificate, key, now_ms),
-        _ => ServingCertificate::self_made(args.cert_dir.as_deref().unwrap_or(data_dir), &[], now_ms),
+/// TLS with the certificate that flags name, or with one made for the names by which the cluster calls;
+/// in a cluster the APIServices are told of the latter.
+fn tls(
+    args: &ServeArgs,
+    cluster: Option<&Cluster>,
+    clock: &Arc<dyn Clock>,
+    background: &mut Vec<BoxFuture<'static, ()>>,
+) -> Result<TlsSettings, PrepareError> {
+    let service = args.tls.service(cluster.map(|cluster| cluster.namespace.as_str()));
+    let directory = args.secure.cert_dir.as_ref().unwrap_or(&args.store.data_dir).clone();
+    let (source, interval) = match (&args.secure.tls_cert_file, &args.secure.tls_private_key_file) {
+        (Some(certificate), Some(key)) => {
+            (Source::Files { certificate: certificate.clone(), key: key.clone() }, reload::INTERVAL)
+        }
+        _ => {
+            let names = service.as_ref().map(ServiceName::dns_names).unwrap_or_default();
+            (Source::Made { directory, names }, RENEWAL_INTERVAL)
+        }
+    };
+    let tls = TlsSettings::with_options(source.read(clock.now_ms())?, &args.tls.options())?;
+    if let (Some(cluster), Some(service), Some(ca_path)) = (cluster, service, source.made_ca_path()) {
+        let bundle = move || std::fs::read_to_string(&ca_path).unwrap_or_default();
+        let served = args.apis.served()?;
+        let client = cluster.lister.clone();
+        background.push(ca_bundle::keep(client, service, served, bundle, ca_bundle::INTERVAL).boxed());
     }
+    background.push(source.keep(tls.clone(), clock.clone(), interval).boxed());
+    Ok(tls)
 }
 
 fn front_proxy(args: &SecureArgs) -> Option<FrontProxySettings> {

@@ -14,7 +14,7 @@ use axum::{Json, Router};
 use futures::StreamExt;
 use lookback::http::server::{Limits, run};
 use lookback::http::tls::TlsSettings;
-use lookback::kubernetes::certificates::{ServingCertificate, kept_certificate_path};
+use lookback::kubernetes::certificates::{ServingCertificate, kept_ca_path};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -104,7 +104,7 @@ impl FakeKubernetes {
 
     /// A kubeconfig for it, with this bearer token.
     pub fn kubeconfig(&self, token: &str) -> PathBuf {
-        let ca = kept_certificate_path(self.dir.path());
+        let ca = kept_ca_path(self.dir.path());
         let text = json!({
             "apiVersion": "v1",
             "kind": "Config",

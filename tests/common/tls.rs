@@ -334,7 +334,7 @@ impl ServerUnderTest {
         let certificate = ServingCertificate::self_made(data_dir, &names, now_ms).expect("a certificate");
         let client = Client {
             address: ([127, 0, 0, 1], 0).into(),
-            server_certificate: certificate.chain()[0].clone(),
+            server_certificate: certificate.ca().expect("a CA").clone(),
             server_name: SERVICE_NAME.to_owned(),
             identity: None,
             tls: Tls::V1_3,

@@ -17,7 +17,6 @@ use common::process::{Client, Server, free_port};
 use e2e::cases::{Case, cases};
 use e2e::kubernetes::{Kubernetes, condition};
 use e2e::run::{REGISTRATIONS, Run, owner};
-use lookback::kubernetes::certificates::ServingCertificate;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -207,8 +206,6 @@ async fn hpas_of_every_kind_scale_up_and_down_and_outlive_a_kill() {
     let existing = nodes["items"][0]["metadata"]["name"].as_str().map(str::to_owned);
     let namespace = format!("lookback-e2e-{}", std::process::id());
     let directory = tempfile::tempdir().unwrap();
-    let names = [format!("lookback.{namespace}.svc")];
-    ServingCertificate::self_made(directory.path(), &names, common::store::now_ms()).unwrap();
     let run = Arc::new(Run {
         kubernetes,
         kubeconfig,

@@ -1,8 +1,9 @@
-//! Questions asked of the store: the latest value of an object, history. No HTTP here.
+//! Questions asked of the store: the latest value of an object, history, PromQL. No HTTP here.
 
 pub mod absence;
 pub mod explain;
 pub mod freshness;
 pub mod latest;
+pub mod promql;
 pub mod range;
 pub mod summary;

@@ -11,6 +11,10 @@ pub mod front;
 pub mod memory;
 pub mod opening;
 
+mod reader;
+
+pub use reader::{EachRequest, SeriesReader};
+
 use async_trait::async_trait;
 use lookback_storage::{
     Aggregation, BackupReport, Labels, Matcher, OutOfOrder, Sample, WriteBatch, WriteReport,
@@ -201,6 +205,10 @@ pub trait Store: Send + Sync + 'static {
     /// Resampled history of the matching series, in label order; series without a point are left out.
     async fn range(&self, context: &Context, request: RangeRequest)
     -> Result<Vec<SeriesSamples>, StoreError>;
+
+    /// Reads series by series, for work that runs on a blocking thread. What it gives is within the
+    /// context's scope; how long it may take is for its caller to say.
+    async fn reader(&self, context: &Context) -> Result<Box<dyn SeriesReader>, StoreError>;
 
     /// Label names or values, sorted.
     async fn labels(&self, context: &Context, request: LabelsRequest) -> Result<Vec<String>, StoreError>;

@@ -3,9 +3,12 @@
 //! The engine's calls block; here they run on blocking threads, each with its deadline: when that
 //! passes, the caller is answered and the read ends at the next series.
 
+mod reader;
+
 use super::memory;
 use super::{
-    Context, LabelsRequest, Latest, RangeRequest, Scope, SeriesSamples, Store, StoreError, StoreStats,
+    Context, LabelsRequest, Latest, RangeRequest, Scope, SeriesReader, SeriesSamples, Store, StoreError,
+    StoreStats,
 };
 use crate::clock::Clock;
 use async_trait::async_trait;
@@ -245,6 +248,10 @@ impl Store for EmbeddedStore {
             })
         };
         Ok(self.read(context, read).await?.into_iter().map(into_series).collect())
+    }
+
+    async fn reader(&self, context: &Context) -> Result<Box<dyn SeriesReader>, StoreError> {
+        Ok(Box::new(reader::EmbeddedReader::new(self.db.clone(), context.scope.clone())))
     }
 
     async fn labels(&self, context: &Context, request: LabelsRequest) -> Result<Vec<String>, StoreError> {

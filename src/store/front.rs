@@ -1,6 +1,8 @@
 //! A store that stands before another, and lets calls through to it or not.
 
-use super::{Context, LabelsRequest, Latest, RangeRequest, SeriesSamples, Store, StoreError, StoreStats};
+use super::{
+    Context, LabelsRequest, Latest, RangeRequest, SeriesReader, SeriesSamples, Store, StoreError, StoreStats,
+};
 use async_trait::async_trait;
 use lookback_storage::{BackupReport, Matcher, OutOfOrder, WriteBatch, WriteReport};
 use std::path::PathBuf;
@@ -50,6 +52,10 @@ impl<F: Front> Store for F {
         request: RangeRequest,
     ) -> Result<Vec<SeriesSamples>, StoreError> {
         self.behind().await?.range(context, request).await
+    }
+
+    async fn reader(&self, context: &Context) -> Result<Box<dyn SeriesReader>, StoreError> {
+        self.behind().await?.reader(context).await
     }
 
     async fn labels(&self, context: &Context, request: LabelsRequest) -> Result<Vec<String>, StoreError> {

@@ -3,6 +3,7 @@
 use crate::append::{OutOfOrder, WriteBatch, WriteReport};
 use crate::backup;
 use crate::commit::{Append, Command, Committer};
+use crate::each::Pick;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::identity;
@@ -23,6 +24,7 @@ use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -234,6 +236,30 @@ impl Db {
         limits: ReadLimits<'_>,
     ) -> Result<Vec<SeriesSamples>> {
         self.0.state.range(selection, grid, aggregation, counter, limits)
+    }
+
+    /// Hands `visit` the selected series that have samples in `[start_ms, end_ms]`, bit for bit, one after
+    /// another in the order of their labels, until it breaks off: the samples of one series are in memory
+    /// at a time, and `limits` bounds those.
+    ///
+    /// # Errors
+    /// As [`select`](Self::select).
+    pub fn select_each(
+        &self,
+        selection: Selection<'_>,
+        (start_ms, end_ms): (i64, i64),
+        pick: Pick,
+        limits: ReadLimits<'_>,
+        visit: &mut dyn FnMut(&Arc<Labels>, Vec<Sample>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        self.0.state.select_each(selection, (start_ms, end_ms), pick, limits, visit)
+    }
+
+    /// The label sets of the selected series that may have samples in `[start_ms, end_ms]`, in the order of
+    /// their labels. Reads no samples from disk, so a deleted one may still count.
+    #[must_use]
+    pub fn series_within(&self, selection: Selection<'_>, start_ms: i64, end_ms: i64) -> Vec<Arc<Labels>> {
+        self.0.state.series_within(selection, start_ms, end_ms)
     }
 
     /// The names of labels (`name` is `None`) or the values of one, of the selected series, sorted.

@@ -44,7 +44,7 @@
 //! | `commit` | the one thread that changes the store: group commit |
 //! | `seal`, `merge`, `maintain` | memory to blocks; blocks to fewer; what is done when |
 //! | `retention`, `expire`, `room` | rules and classes; what goes by age, and for want of room |
-//! | `select` | reads: memory and blocks merged |
+//! | `select`, `each` | reads: memory and blocks merged; one series after another |
 //! | `resample` | what a point of a resampled series is |
 //! | `state`, `registry`, `series`, `latest`, `postings`, `deletes` | what is in memory |
 //! | `series_limits` | how many series there may be |
@@ -65,6 +65,7 @@ mod codec;
 mod commit;
 mod db;
 mod deletes;
+mod each;
 mod error;
 mod expire;
 mod files;
@@ -99,6 +100,7 @@ mod verify;
 pub use append::{NewSample, OutOfOrder, Reject, WriteBatch, WriteReport};
 pub use backup::{BackupReport, restore};
 pub use db::{Db, Stats};
+pub use each::Pick;
 pub use error::{Error, Result};
 pub use labels::{LabelError, Labels, METRIC_NAME_LABEL};
 pub use maintain::Maintained;

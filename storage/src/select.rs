@@ -117,7 +117,7 @@ impl State {
 
     /// The samples of one series in `[start_ms, end_ms]`; `None`, as soon as that is known, if they are
     /// more than `samples_max`.
-    fn read_series(
+    pub(crate) fn read_series(
         &self,
         series: &Series,
         start_ms: i64,

@@ -1,0 +1,75 @@
+//! PromQL: the language of Prometheus 3, over the store.
+//!
+//! A query is read by the crate `promql-parser`, behind bounds on its size and nesting ([`guard`]), and
+//! turned into expressions of our own ([`lower`]), which refuse by name what is not supported. Evaluation
+//! ([`engine`]) goes over the steps of a query for one series after another wherever the expression allows:
+//! a selector, a function, arithmetic with a scalar and an aggregation hold one series and their outcome;
+//! matching two vectors, `or`, sorting and histogram functions hold their inputs. What is held is counted
+//! against a budget. It blocks, so it runs on a thread of its own.
+//!
+//! # Semantics
+//!
+//! Those of Prometheus 3: a range and the lookback leave their oldest instant out, a staleness marker ends
+//! a series, rates are extrapolated, sums are compensated. Native histograms do not exist here; functions of
+//! them, and what Prometheus has behind a feature flag, are refused by name.
+//!
+//! # Map
+//!
+//! | file | what |
+//! |---|---|
+//! | `guard`, `lower`, `expr`, `functions` | a query's text to expressions |
+//! | `engine`, `steps`, `outcome` | evaluation put together; its time grid; what comes out |
+//! | `select`, `windows` | series at instants; samples in ranges, subqueries |
+//! | `rate`, `over_time`, `regression` | functions of a range |
+//! | `calls`, `math`, `dates`, `absent`, `relabel`, `histogram` | functions of a vector |
+//! | `aggregate`, `accumulate`, `topk` | aggregations |
+//! | `binary`, `matching`, `sets` | operators: with scalars, between vectors, `and or unless` |
+//! | `series`, `labels`, `merge` | a series under way |
+//! | `kahan`, `quantile` | sums and quantiles |
+//! | `notes`, `error` | warnings, infos, errors |
+
+mod absent;
+mod accumulate;
+mod aggregate;
+mod binary;
+mod calls;
+mod dates;
+mod engine;
+mod error;
+mod expr;
+mod functions;
+mod guard;
+mod histogram;
+mod kahan;
+mod labels;
+mod lower;
+mod matching;
+mod math;
+mod merge;
+mod notes;
+mod outcome;
+mod over_time;
+mod quantile;
+mod rate;
+mod regression;
+mod relabel;
+mod select;
+mod series;
+mod sets;
+mod steps;
+mod topk;
+mod windows;
+
+pub use engine::{Options, Stop, Task};
+pub use error::{EvalError, ParseError};
+pub use labels::SeriesLabels;
+pub use lower::{Query, ValueType, parse_selector};
+pub use notes::Notes;
+pub use outcome::{Outcome, Value};
+pub use steps::Steps;
+
+/// How much stack a thread needs to parse and evaluate the deepest query that the bounds allow.
+pub const STACK_BYTES: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests;

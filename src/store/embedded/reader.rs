@@ -1,0 +1,50 @@
+//! The engine's series, one after another, within a scope.
+
+use super::{into_store_error, within};
+use crate::store::{EachRequest, Scope, SeriesReader, StoreError};
+use lookback_storage::{Db, Labels, Matcher, ReadLimits, Sample};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Reads what its scope allows.
+pub(super) struct EmbeddedReader {
+    db: Db,
+    scope: Scope,
+}
+
+impl EmbeddedReader {
+    pub(super) fn new(db: Db, scope: Scope) -> Self {
+        Self { db, scope }
+    }
+}
+
+impl SeriesReader for EmbeddedReader {
+    fn each(
+        &self,
+        request: &EachRequest<'_>,
+        cancelled: &(dyn Fn() -> bool + Sync),
+        visit: &mut dyn FnMut(&Arc<Labels>, Vec<Sample>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let limits = ReadLimits { samples_max: request.samples_max, cancelled };
+        let range = (request.start_ms, request.end_ms);
+        within(&self.scope, request.matchers, |selection| {
+            self.db.select_each(selection, range, request.pick, limits, visit)
+        })
+        .map_err(|error| match error {
+            lookback_storage::Error::Cancelled => {
+                StoreError::Unavailable("the read was broken off".to_owned())
+            }
+            error => into_store_error(error, Duration::ZERO),
+        })
+    }
+
+    fn series(
+        &self,
+        matchers: &[Matcher],
+        start_ms: i64,
+        end_ms: i64,
+    ) -> Result<Vec<Arc<Labels>>, StoreError> {
+        Ok(within(&self.scope, matchers, |selection| self.db.series_within(selection, start_ms, end_ms)))
+    }
+}

@@ -1,0 +1,168 @@
+//! Reading one series after another, so that a reader holds the samples of one at a time.
+
+use crate::error::{Error, Result};
+use crate::labels::Labels;
+use crate::sample::Sample;
+use crate::select::{ReadLimits, Selection};
+use crate::series::Series;
+use crate::state::State;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Which samples of each series [`crate::Db::select_each`] hands out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// All that lie in the range.
+    All,
+    /// The newest that lies in the range. It is told from memory where it is the series' newest at all.
+    Newest,
+}
+
+impl State {
+    /// Hands `visit` the selected series that have samples in `[start_ms, end_ms]`, one after another in
+    /// label order, until it breaks off. `limits.samples_max` bounds one series.
+    pub(crate) fn select_each(
+        &self,
+        selection: Selection<'_>,
+        (start_ms, end_ms): (i64, i64),
+        pick: Pick,
+        limits: ReadLimits<'_>,
+        visit: &mut dyn FnMut(&Arc<Labels>, Vec<Sample>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut series = self.select_series(selection);
+        series.sort_by(|a, b| a.labels.iter().cmp(b.labels.iter()));
+        for series in series {
+            if (limits.cancelled)() {
+                return Err(Error::Cancelled);
+            }
+            let samples = match pick {
+                Pick::All => self.read_series(&series, start_ms, end_ms, limits.samples_max)?,
+                Pick::Newest => self.read_newest(&series, start_ms, end_ms, limits.samples_max)?,
+            };
+            let samples = samples.ok_or(Error::TooManySamples { samples_max: limits.samples_max })?;
+            if !samples.is_empty() && visit(&series.labels, samples).is_break() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn read_newest(
+        &self,
+        series: &Series,
+        start_ms: i64,
+        end_ms: i64,
+        samples_max: usize,
+    ) -> Result<Option<Vec<Sample>>> {
+        let Some(latest) = series.latest() else { return Ok(Some(Vec::new())) };
+        if latest.timestamp_ms <= end_ms {
+            // Nothing of the series is newer, so it is this one or none.
+            let in_range = latest.timestamp_ms >= start_ms;
+            return Ok(Some(if in_range { vec![latest] } else { Vec::new() }));
+        }
+        let samples = self.read_series(series, start_ms, end_ms, samples_max)?;
+        Ok(samples.map(|samples| samples.last().copied().into_iter().collect()))
+    }
+
+    /// The label sets of the selected series that may have samples in `[start_ms, end_ms]`, as far as
+    /// memory and the indices of the blocks tell, in label order.
+    pub(crate) fn series_within(
+        &self,
+        selection: Selection<'_>,
+        start_ms: i64,
+        end_ms: i64,
+    ) -> Vec<Arc<Labels>> {
+        let mut series = self.select_series(selection);
+        series.retain(|series| self.may_have_samples(series, start_ms, end_ms));
+        let mut labels: Vec<_> = series.iter().map(|series| Arc::clone(&series.labels)).collect();
+        labels.sort_by(|a, b| a.iter().cmp(b.iter()));
+        labels
+    }
+
+    fn may_have_samples(&self, series: &Series, start_ms: i64, end_ms: i64) -> bool {
+        match series.latest() {
+            None => return false,
+            Some(latest) if latest.timestamp_ms < start_ms => return false,
+            Some(latest) if latest.timestamp_ms <= end_ms => return true,
+            Some(_) => {}
+        }
+        let mut in_memory = Vec::new();
+        series.read_head(start_ms, end_ms, &mut in_memory);
+        let in_block =
+            |entry: &crate::block::ChunkEntry| entry.min_ms <= end_ms && entry.last.timestamp_ms >= start_ms;
+        !in_memory.is_empty()
+            || self
+                .blocks()
+                .iter()
+                .filter(|block| block.overlaps(start_ms, end_ms))
+                .any(|block| block.of_series(series.id).iter().any(in_block))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Db, Matcher, Options, OutOfOrder, WriteBatch};
+
+    fn db_with(samples: &[(&str, i64, f64)]) -> (Db, tempfile::TempDir) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let db = Db::open(dir.path(), Options::default(), uuid::Uuid::new_v4()).expect("opens");
+        let mut batch = WriteBatch::default();
+        for (pod, at_ms, value) in samples {
+            let labels = Labels::new([("__name__", "m"), ("pod", *pod)]).expect("valid");
+            batch.push(labels, Some(*at_ms), *value);
+        }
+        db.append_wait(batch, 10_000, OutOfOrder::Lifted).expect("appended");
+        (db, dir)
+    }
+
+    fn read(db: &Db, range: (i64, i64), pick: Pick, series_max: usize) -> Vec<(String, Vec<i64>)> {
+        let matchers = [Matcher::equal("__name__", "m")];
+        let selection = Selection { matchers: &matchers, visible: None };
+        let limits = ReadLimits { samples_max: 100, cancelled: &|| false };
+        let mut seen = Vec::new();
+        db.select_each(selection, range, pick, limits, &mut |labels, samples| {
+            let pod = labels.get("pod").unwrap_or_default().to_owned();
+            seen.push((pod, samples.iter().map(|s| s.timestamp_ms).collect()));
+            if seen.len() == series_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .expect("read");
+        seen
+    }
+
+    #[test]
+    fn series_come_one_by_one_in_label_order_and_can_be_broken_off() {
+        let (db, _dir) = db_with(&[("b", 1, 1.0), ("a", 1, 1.0), ("a", 5, 2.0), ("c", 9, 1.0)]);
+        for _ in 0..2 {
+            let all = read(&db, (0, 6), Pick::All, 10);
+            assert_eq!(all, [("a".to_owned(), vec![1, 5]), ("b".to_owned(), vec![1])]);
+            assert_eq!(read(&db, (0, 9), Pick::All, 1).len(), 1);
+            db.seal().expect("sealed");
+        }
+    }
+
+    #[test]
+    fn the_newest_is_the_same_from_memory_and_from_blocks() {
+        let (db, _dir) = db_with(&[("a", 1, 1.0), ("a", 5, 2.0), ("b", 3, 1.0)]);
+        for _ in 0..2 {
+            let newest = |range| read(&db, range, Pick::Newest, 10);
+            assert_eq!(newest((0, 9)), [("a".to_owned(), vec![5]), ("b".to_owned(), vec![3])]);
+            assert_eq!(newest((0, 4)), [("a".to_owned(), vec![1]), ("b".to_owned(), vec![3])]);
+            assert_eq!(newest((4, 9)), [("a".to_owned(), vec![5])]);
+            assert_eq!(newest((2, 2)), []);
+            db.seal().expect("sealed");
+        }
+    }
+
+    #[test]
+    fn series_without_samples_in_a_range_are_not_listed() {
+        let (db, _dir) = db_with(&[("a", 1, 1.0), ("a", 9, 2.0), ("b", 3, 1.0)]);
+        let matchers = [Matcher::equal("__name__", "m")];
+        let selection = Selection { matchers: &matchers, visible: None };
+        let listed = |start_ms, end_ms| db.series_within(selection, start_ms, end_ms).len();
+        assert_eq!((listed(0, 10), listed(4, 10), listed(2, 5), listed(4, 8)), (2, 1, 1, 0));
+        db.seal().expect("sealed");
+        // A chunk spans from its first sample to its last.
+        assert_eq!((listed(0, 10), listed(4, 10), listed(10, 20), listed(4, 8)), (2, 1, 0, 1));
+    }
+}

@@ -45,6 +45,8 @@ pub struct Settings {
     pub discovery_max: usize,
     /// Which series answer `metric=cpu`, `metric=memory`, …, in order of preference.
     pub usage_sources: BTreeMap<String, Vec<UsageSource>>,
+    /// How PromQL is evaluated.
+    pub query: QuerySettings,
     /// Whether the Kubernetes APIs are also served on the plain port: only without a cluster.
     pub kubernetes_apis_on_plain_port: bool,
     /// Where backups that are asked for over HTTP go.
@@ -53,6 +55,33 @@ pub struct Settings {
     pub served: Served,
     /// Choices about what is known of the cluster.
     pub live: LiveSettings,
+}
+
+/// Bounds and choices of PromQL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuerySettings {
+    /// How long a query may take; a caller can ask for less.
+    pub timeout: Duration,
+    /// How many are evaluated at once; others wait for their turn within their time.
+    pub concurrency: usize,
+    /// How old a sample may be that stands for its series at an instant.
+    pub lookback_delta: Duration,
+    /// The step of a subquery that says none.
+    pub evaluation_interval: Duration,
+    /// Metric names go at the end of a query instead of with each function.
+    pub delayed_name_removal: bool,
+}
+
+impl Default for QuerySettings {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(120),
+            concurrency: 20,
+            lookback_delta: Duration::from_secs(300),
+            evaluation_interval: Duration::from_secs(60),
+            delayed_name_removal: false,
+        }
+    }
 }
 
 /// One series name that can answer for a usage metric.
@@ -112,6 +141,7 @@ impl Default for Settings {
                     vec![source("memory", false), source("container_memory_working_set_bytes", false)],
                 ),
             ]),
+            query: QuerySettings::default(),
             kubernetes_apis_on_plain_port: true,
             backup_dir: None,
             served: Served::default(),

@@ -10,6 +10,7 @@ mod damage;
 pub mod explain;
 mod limits;
 mod operations;
+mod query;
 pub mod registration;
 pub mod retention;
 mod scrape;
@@ -22,6 +23,7 @@ pub use cluster::ClusterArgs;
 pub use damage::{DamageArgs, OnDamage};
 pub use limits::LimitsArgs;
 pub use operations::{BackupArgs, RestoreArgs, VerifyArgs};
+pub use query::QueryArgs;
 pub use retention::{Retention, RetentionArgs};
 pub use scrape::ScrapeArgs;
 pub use settings_file::SettingsError;
@@ -128,6 +130,9 @@ pub struct ServeArgs {
     #[arg(long, value_name = "COUNT", env = "LOOKBACK_POINTS_MAX", value_parser = count)]
     pub points_max: Option<usize>,
 
+    /// How PromQL is evaluated.
+    #[command(flatten)]
+    pub query: QueryArgs,
     /// Most questions about history a second of one client, or off [default: 1000].
     #[arg(long, value_name = "COUNT|off", env = "LOOKBACK_CLIENT_REQUESTS_PER_SECOND",
           value_parser = requests_per_second)]
@@ -329,6 +334,7 @@ impl ServeArgs {
         if let Some(Interval(interval)) = self.ownership_interval {
             settings.ownership_interval = interval;
         }
+        settings.query = self.query.settings();
         if let Some(RequestsPerSecond(limit)) = self.client_requests_per_second {
             settings.client_requests_per_second = limit;
         }

@@ -20,6 +20,8 @@ pub mod inflate;
 pub mod kubernetes_apis;
 pub mod observe;
 pub mod otlp;
+mod parameters;
+pub mod promql;
 pub mod pushgateway;
 pub mod range;
 pub mod rate_limit;

@@ -24,6 +24,7 @@ use crate::http::server::{Limits, run};
 use crate::http::tls::TlsSettings;
 use crate::http::{
     backup, explain, exposition, health, kubernetes_apis, observe, otlp, pushgateway, range, remote_write,
+    explain, exposition, health, kubernetes_apis, observe, otlp, promql, pushgateway, range, remote_write,
     summary, write_metrics,
 };
 use crate::kubernetes::catalog::spawn_refresher;
@@ -119,7 +120,8 @@ fn plain_router(app: &App, auth: PlainAuth) -> Router {
 /// The questions about history: each client may ask so many.
 fn history_routes(app: &App) -> Router<App> {
     let limit = RateLimit::new(app.settings.client_requests_per_second);
-    let routes = Router::new().merge(range::routes()).merge(summary::routes());
+    let routes = Router::new().merge(promql::routes(&app.settings.query)).merge(range::routes());
+    let routes = routes.merge(summary::routes());
     routes.layer(from_fn_with_state(limit, rate_limited))
 }
 

@@ -17,12 +17,11 @@
 //! | 503, 504 | `unavailable`, `timeout` | the store can't answer, or not in time |
 
 mod matrix;
-pub(super) mod parameters;
 
 use super::auth::Caller;
 use super::entity_tag::EntityTag;
 use super::error::{ApiError, PrometheusError};
-use super::{Api, aside};
+use super::{Api, aside, parameters};
 use crate::app::App;
 use crate::query::range::{self, PodSeries, RangeAnswer, RangeError, RangeQuestion};
 use axum::Router;
@@ -37,6 +36,9 @@ use std::hash::Hash;
 
 /// An answer of up to this many points, a millisecond's work, is digested where it is.
 pub(super) const INLINE_POINTS_MAX: usize = 20_000;
+
+/// Largest form, in bytes: far more than all parameters can need.
+pub(super) const FORM_BYTES_MAX: usize = 64 << 10;
 
 /// The route of the range endpoint.
 pub fn routes() -> Router<App> {
@@ -64,7 +66,7 @@ async fn usage(
 ) -> Result<Response, PrometheusError> {
     caller.require_read()?;
     let headers = request.headers().clone();
-    let pairs = parameters::read(request).await?;
+    let pairs = parameters::read(request, FORM_BYTES_MAX).await?;
     let question = RangeQuestion::parse(pairs, app.settings.points_max, app.clock.now_ms())?;
     let answer = ask(&app, &caller, &question).await?;
     let points: usize = answer.series.iter().map(|series| series.samples.len()).sum();

@@ -16,8 +16,8 @@
 
 use super::auth::Caller;
 use super::error::PrometheusError;
-use super::range::{INLINE_POINTS_MAX, ask, method_not_allowed, parameters};
-use super::{Api, aside};
+use super::range::{FORM_BYTES_MAX, INLINE_POINTS_MAX, ask, method_not_allowed};
+use super::{Api, aside, parameters};
 use crate::app::App;
 use crate::query::summary::{PERCENTILES, Summary, SummaryQuestion, summarise};
 use axum::extract::{Request, State};
@@ -42,7 +42,7 @@ async fn summary(
     request: Request,
 ) -> Result<Json<Value>, PrometheusError> {
     caller.require_read()?;
-    let pairs = parameters::read(request).await?;
+    let pairs = parameters::read(request, FORM_BYTES_MAX).await?;
     let question = SummaryQuestion::parse(pairs, app.settings.points_max, app.clock.now_ms())?;
     let mut answer = ask(&app, &caller, &question.range).await?;
     let infos = std::mem::take(&mut answer.infos);

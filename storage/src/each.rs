@@ -54,6 +54,7 @@ impl State {
         end_ms: i64,
         samples_max: usize,
     ) -> Result<Option<Vec<Sample>>> {
+        let start_ms = start_ms.max(self.oldest_read_ms(&self.retention(), series));
         let Some(latest) = series.latest() else { return Ok(Some(Vec::new())) };
         if latest.timestamp_ms <= end_ms {
             // Nothing of the series is newer, so it is this one or none.
@@ -80,6 +81,7 @@ impl State {
     }
 
     fn may_have_samples(&self, series: &Series, start_ms: i64, end_ms: i64) -> bool {
+        let start_ms = start_ms.max(self.oldest_read_ms(&self.retention(), series));
         match series.latest() {
             None => return false,
             Some(latest) if latest.timestamp_ms < start_ms => return false,

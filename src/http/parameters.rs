@@ -6,18 +6,15 @@ use crate::text::{decode_form, start_of};
 use axum::extract::Request;
 use axum::http::{HeaderValue, header};
 
-/// Largest form, in bytes: far more than all parameters can need.
-const FORM_BYTES_MAX: usize = 64 << 10;
-
 /// Most parameters that are looked at: one more than makes a duplicate certain would do.
 const PARAMETERS_MAX: usize = 100;
 
-/// The parameters of a request, those of the query string first.
-pub(in crate::http) async fn read(request: Request) -> Result<Vec<(String, String)>, ApiError> {
+/// The parameters of a request, those of the query string first. A form has at most `form_bytes_max` bytes.
+pub(super) async fn read(request: Request, form_bytes_max: usize) -> Result<Vec<(String, String)>, ApiError> {
     let mut pairs = Vec::new();
     decode(request.uri().query().unwrap_or_default(), &mut pairs)?;
     let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
-    let form = body::read_small(request, FORM_BYTES_MAX).await?;
+    let form = body::read_small(request, form_bytes_max).await?;
     if !form.is_empty() {
         check_content_type(content_type.as_ref())?;
         let form = std::str::from_utf8(&form)
@@ -62,12 +59,14 @@ mod tests {
     use super::*;
     use axum::body::Body;
 
+    const FORM_BYTES_MAX: usize = 1 << 10;
+
     async fn read_form(query: &str, content_type: Option<&str>, body: Vec<u8>) -> Result<String, ApiError> {
         let mut request = Request::builder().method("POST").uri(format!("/x?{query}"));
         if let Some(content_type) = content_type {
             request = request.header(header::CONTENT_TYPE, content_type);
         }
-        let pairs = read(request.body(Body::from(body)).expect("a request")).await?;
+        let pairs = read(request.body(Body::from(body)).expect("a request"), FORM_BYTES_MAX).await?;
         Ok(pairs.iter().map(|(n, v)| format!("{n}:{v};")).collect())
     }
 
@@ -90,7 +89,7 @@ mod tests {
         assert_eq!(code(read_form("", None, vec![b'a'; FORM_BYTES_MAX + 1]).await), 413);
         let cut = futures::stream::iter([Ok(vec![b'a']), Err(std::io::Error::other("gone"))]);
         let request = Request::post("/x").body(Body::from_stream(cut)).expect("a request");
-        assert_eq!(read(request).await.expect_err("refused").code, 400, "the client stopped");
+        assert_eq!(read(request, FORM_BYTES_MAX).await.expect_err("refused").code, 400, "the client stopped");
         assert_eq!(code(read_form(&"a=1&".repeat(101), None, Vec::new()).await), 400);
     }
 }

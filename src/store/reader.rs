@@ -1,8 +1,7 @@
 //! Reading series one after another, from a thread that may block.
 
 use super::StoreError;
-use lookback_storage::{Labels, Matcher, Pick, Sample};
-use std::ops::ControlFlow;
+use lookback_storage::{Labels, Matcher, Pick, Visit};
 use std::sync::Arc;
 
 /// Which samples of which series [`SeriesReader::each`] hands out.
@@ -32,7 +31,7 @@ pub trait SeriesReader: Send + Sync {
         &self,
         request: &EachRequest<'_>,
         cancelled: &(dyn Fn() -> bool + Sync),
-        visit: &mut dyn FnMut(&Arc<Labels>, Vec<Sample>) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), StoreError>;
 
     /// The label sets of the matching series that may have samples in `[start_ms, end_ms]`, in the order

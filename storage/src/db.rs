@@ -3,7 +3,7 @@
 use crate::append::{OutOfOrder, WriteBatch, WriteReport};
 use crate::backup;
 use crate::commit::{Append, Command, Committer};
-use crate::each::Pick;
+use crate::each::{Pick, Visit};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::identity;
@@ -24,7 +24,6 @@ use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -250,7 +249,7 @@ impl Db {
         (start_ms, end_ms): (i64, i64),
         pick: Pick,
         limits: ReadLimits<'_>,
-        visit: &mut dyn FnMut(&Arc<Labels>, Vec<Sample>) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<()> {
         self.0.state.select_each(selection, (start_ms, end_ms), pick, limits, visit)
     }

@@ -9,6 +9,9 @@ use crate::state::State;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+/// Takes series one by one, with their samples, until it breaks off.
+pub type Visit<'v> = dyn FnMut(&Arc<Labels>, Vec<Sample>) -> ControlFlow<()> + 'v;
+
 /// Which samples of each series [`crate::Db::select_each`] hands out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pick {
@@ -27,7 +30,7 @@ impl State {
         (start_ms, end_ms): (i64, i64),
         pick: Pick,
         limits: ReadLimits<'_>,
-        visit: &mut dyn FnMut(&Arc<Labels>, Vec<Sample>) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<()> {
         let mut series = self.select_series(selection);
         series.sort_by(|a, b| a.labels.iter().cmp(b.labels.iter()));

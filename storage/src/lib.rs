@@ -100,7 +100,7 @@ mod verify;
 pub use append::{NewSample, OutOfOrder, Reject, WriteBatch, WriteReport};
 pub use backup::{BackupReport, restore};
 pub use db::{Db, Stats};
-pub use each::Pick;
+pub use each::{Pick, Visit};
 pub use error::{Error, Result};
 pub use labels::{LabelError, Labels, METRIC_NAME_LABEL};
 pub use maintain::Maintained;

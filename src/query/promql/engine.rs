@@ -60,6 +60,9 @@ pub struct Task<'a> {
 /// Takes the series of an outcome one by one.
 pub(super) type Sink<'s> = &'s mut dyn FnMut(Series) -> Result<()>;
 
+/// Takes stored series one by one, with their samples.
+pub(super) type StoredSink<'s> = &'s mut dyn FnMut(&Arc<Labels>, Vec<Sample>) -> Result<()>;
+
 /// So many values pass before it is looked whether to stop.
 const WORK_BETWEEN_LOOKS: usize = 1 << 19;
 
@@ -146,7 +149,7 @@ impl<'a> Engine<'a> {
         matchers: &[Matcher],
         (start_ms, end_ms): (i64, i64),
         pick: Pick,
-        visit: &mut dyn FnMut(&Arc<Labels>, Vec<Sample>) -> Result<()>,
+        visit: StoredSink<'_>,
     ) -> Result<()> {
         let values_max = self.options().values_max;
         let samples_max = values_max.saturating_sub(self.held.get());

@@ -206,7 +206,7 @@ fn check_duration(word: &str) -> Result<(), ParseError> {
 /// A word that reads as a number is at most so large.
 fn check_number(word: &str, max: f64, what: &str) -> Result<(), ParseError> {
     match word.parse::<f64>() {
-        Ok(number) if !(number.abs() <= max) => {
+        Ok(number) if number.is_nan() || number.abs() > max => {
             Err(ParseError::new(format!("{what}: {}", crate::text::start_of(word))))
         }
         _ => Ok(()),

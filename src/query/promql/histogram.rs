@@ -196,7 +196,8 @@ fn interpolated(q: f64, buckets: &[Bucket]) -> Option<f64> {
         return None;
     }
     let mut rank = q * last.count;
-    let place = finite.partition_point(|bucket| !(bucket.count >= rank));
+    let place =
+        finite.partition_point(|bucket| bucket.count < rank || bucket.count.is_nan() || rank.is_nan());
     let Some(bucket) = finite.get(place) else { return Some(highest.bound) };
     let Some(before) = place.checked_sub(1).and_then(|place| finite.get(place)) else {
         if bucket.bound <= 0.0 {

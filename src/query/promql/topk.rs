@@ -8,6 +8,9 @@ use super::labels::SeriesLabels;
 use super::series::{Points, Series};
 use super::steps::Steps;
 
+/// 2⁶³: where the whole numbers of Prometheus' own implementation end.
+const INT64_BOUND: f64 = (1_u64 << 63) as f64;
+
 /// Values and the places of their series, the best one first.
 type Best = Vec<(f64, usize)>;
 
@@ -90,13 +93,13 @@ fn how_many(params: Vec<f64>) -> Result<Option<Vec<usize>>> {
     if most < 1.0 {
         return Ok(None);
     }
-    if let Some(k) = params.iter().find(|k| **k <= -9.223_372_036_854_775_8e18) {
+    if let Some(k) = params.iter().find(|k| **k <= -INT64_BOUND) {
         return Err(EvalError::execution(format!(
             "Scalar value {} underflows int64",
             super::windows::plain(*k)
         )));
     }
-    if most >= 9.223_372_036_854_775_8e18 {
+    if most >= INT64_BOUND {
         return Err(EvalError::execution(format!(
             "Scalar value {} overflows int64",
             super::windows::plain(most)

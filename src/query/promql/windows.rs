@@ -25,6 +25,9 @@ pub(super) struct Window<'a> {
     pub(super) param: f64,
 }
 
+/// Takes the samples of a range's series one by one, with whether the series' name has to go.
+pub(super) type RangeSink<'s> = &'s mut dyn FnMut(SeriesLabels, bool, &[Sample]) -> Result<()>;
+
 /// Where a series falls, so that windows that overlap need not look for it again and again.
 #[derive(Default)]
 struct Falls {
@@ -58,12 +61,7 @@ impl Falls {
 impl Engine<'_> {
     /// Hands out the samples of a range's series that any step's window can hold, staleness markers left
     /// out, with whether the series' name has to go.
-    pub(super) fn ranges(
-        &self,
-        range: &RangeExpr,
-        steps: Steps,
-        visit: &mut dyn FnMut(SeriesLabels, bool, &[Sample]) -> Result<()>,
-    ) -> Result<()> {
+    pub(super) fn ranges(&self, range: &RangeExpr, steps: Steps, visit: RangeSink<'_>) -> Result<()> {
         if steps.count() == 0 {
             return Ok(());
         }

@@ -2,8 +2,7 @@
 
 use super::{into_store_error, within};
 use crate::store::{EachRequest, Scope, SeriesReader, StoreError};
-use lookback_storage::{Db, Labels, Matcher, ReadLimits, Sample};
-use std::ops::ControlFlow;
+use lookback_storage::{Db, Labels, Matcher, ReadLimits, Visit};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ impl SeriesReader for EmbeddedReader {
         &self,
         request: &EachRequest<'_>,
         cancelled: &(dyn Fn() -> bool + Sync),
-        visit: &mut dyn FnMut(&Arc<Labels>, Vec<Sample>) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
         let limits = ReadLimits { samples_max: request.samples_max, cancelled };
         let range = (request.start_ms, request.end_ms);

@@ -5,8 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use lookback::query::promql::{Options, Query, STACK_BYTES, Steps, Stop, Task, parse_selector};
 use lookback::store::{EachRequest, SeriesReader, StoreError};
-use lookback_storage::{Labels, Matcher, Pick, STALENESS_MARKER_BITS, Sample};
-use std::ops::ControlFlow;
+use lookback_storage::{Labels, Matcher, Pick, STALENESS_MARKER_BITS, Sample, Visit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -35,7 +34,7 @@ impl SeriesReader for Few {
         &self,
         request: &EachRequest<'_>,
         cancelled: &(dyn Fn() -> bool + Sync),
-        visit: &mut dyn FnMut(&Arc<Labels>, Vec<Sample>) -> ControlFlow<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
         let within = |s: &&Sample| (request.start_ms..=request.end_ms).contains(&s.timestamp_ms);
         for (labels, samples) in &self.0 {

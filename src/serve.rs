@@ -23,9 +23,8 @@ use crate::http::rate_limit::{RateLimit, rate_limited};
 use crate::http::server::{Limits, run};
 use crate::http::tls::TlsSettings;
 use crate::http::{
-    backup, explain, exposition, health, kubernetes_apis, observe, otlp, pushgateway, range, remote_write,
-    explain, exposition, health, kubernetes_apis, observe, otlp, promql, pushgateway, range, remote_write,
-    summary, write_metrics,
+    backup, explain, exposition, health, kubernetes_apis, observe, otlp, promql, pushgateway, range,
+    remote_write, summary, write_metrics,
 };
 use crate::kubernetes::catalog::spawn_refresher;
 use crate::sources::ownership;

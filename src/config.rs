@@ -7,6 +7,7 @@ mod apis;
 mod authentication;
 mod cluster;
 mod damage;
+pub mod delete;
 pub mod explain;
 mod limits;
 mod operations;
@@ -21,6 +22,7 @@ pub use apis::ApisArgs;
 pub use authentication::AuthenticationArgs;
 pub use cluster::ClusterArgs;
 pub use damage::{DamageArgs, OnDamage};
+pub use delete::DeleteCommand;
 pub use limits::LimitsArgs;
 pub use operations::{BackupArgs, RestoreArgs, VerifyArgs};
 pub use query::QueryArgs;
@@ -72,6 +74,8 @@ pub enum Command {
     TakeOver(Box<TakeOverArgs>),
     /// Give the metrics APIs back to whom they were taken from.
     GiveBack(Box<RegistrationArgs>),
+    /// Delete series, or a span of them, while no server holds the store.
+    Delete(Box<DeleteCommand>),
 }
 
 /// Flags of `lookback import`.

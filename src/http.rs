@@ -8,6 +8,7 @@ pub mod client_certificate;
 pub mod connection;
 pub mod credentials;
 pub mod custom_metrics;
+pub mod delete_series;
 pub mod discovery;
 pub mod entity_tag;
 pub mod error;

@@ -8,8 +8,11 @@ use clap::Parser;
 use lookback::app::{App, Parts};
 use lookback::clock::{Clock, SystemClock};
 use lookback::commands::{explain, operations, registration};
+use lookback::config::delete::Selector;
 use lookback::config::retention::{parse_rules, read_rules_file};
-use lookback::config::{BackupArgs, Cli, Command, ImportCommand, LogArgs, LogFormat, ServeArgs, StoreArgs};
+use lookback::config::{
+    BackupArgs, Cli, Command, DeleteCommand, ImportCommand, LogArgs, LogFormat, ServeArgs, StoreArgs,
+};
 use lookback::http::server::Limits;
 use lookback::ingest::import::import;
 use lookback::kubernetes::catalog::Catalog;
@@ -24,7 +27,7 @@ use lookback::store::memory;
 use lookback::store::opening::OpeningStore;
 use lookback::telemetry::Metrics;
 use lookback::time::whole_ms;
-use lookback_storage::Options;
+use lookback_storage::{Options, Selection};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Preflight(args) => run(&args.registration.log, registration::preflight(&args)),
         Command::TakeOver(args) => run(&args.registration.log, registration::take_over(&args)),
         Command::GiveBack(args) => run(&args.log, registration::give_back(&args)),
+        Command::Delete(args) => run(&args.log, run_delete(&args)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -184,6 +188,28 @@ async fn run_import(args: &ImportCommand) -> anyhow::Result<()> {
     store.close().await?;
     // A closed stdout does not undo the import.
     let _ = writeln!(std::io::stdout(), "{}", imported.map_err(|error| anyhow::anyhow!("{error}"))?);
+    Ok(())
+}
+
+async fn run_delete(args: &DeleteCommand) -> anyhow::Result<()> {
+    let asked = args.clone();
+    let deleted = tokio::task::spawn_blocking(move || {
+        // A directory that is not there holds nothing to delete, and is not made.
+        std::fs::metadata(&asked.data_dir)
+            .with_context(|| format!("the data directory {}", asked.data_dir.display()))?;
+        // Without maintenance: nothing expires by a retention that is not the server's.
+        let store =
+            EmbeddedStore::open(&asked.data_dir, Options { retention_ms: None, ..Options::default() })?;
+        let (start_ms, end_ms) = (asked.start.unwrap_or(i64::MIN), asked.end.unwrap_or(i64::MAX));
+        let mut series = 0;
+        for Selector(matchers) in &asked.selectors {
+            series += store.engine().delete(Selection { matchers, visible: None }, start_ms, end_ms)?;
+        }
+        anyhow::Ok(series)
+    });
+    let series = deleted.await.context("the delete broke off")??;
+    // A closed stdout does not undo the delete.
+    let _ = writeln!(std::io::stdout(), "deleted samples of {series} series");
     Ok(())
 }
 

@@ -23,8 +23,8 @@ use crate::http::rate_limit::{RateLimit, rate_limited};
 use crate::http::server::{Limits, run};
 use crate::http::tls::TlsSettings;
 use crate::http::{
-    backup, explain, exposition, health, kubernetes_apis, observe, otlp, promql, pushgateway, range,
-    remote_write, summary, write_metrics,
+    backup, delete_series, explain, exposition, health, kubernetes_apis, observe, otlp, promql, pushgateway,
+    range, remote_write, summary, write_metrics,
 };
 use crate::kubernetes::catalog::spawn_refresher;
 use crate::sources::ownership;
@@ -106,6 +106,7 @@ fn plain_router(app: &App, auth: PlainAuth) -> Router {
         .merge(exposition::routes())
         .merge(pushgateway::routes())
         .merge(history_routes(app))
+        .merge(delete_series::routes())
         .merge(remote_write::routes())
         .merge(backup::routes())
         .merge(write_metrics::routes());

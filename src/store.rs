@@ -17,7 +17,7 @@ pub use reader::{EachRequest, SeriesReader};
 
 use async_trait::async_trait;
 use lookback_storage::{
-    Aggregation, BackupReport, Labels, Matcher, OutOfOrder, Sample, WriteBatch, WriteReport,
+    Aggregation, BackupReport, Labels, Matcher, OutOfOrder, RangeUse, Sample, WriteBatch, WriteReport,
 };
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -93,6 +93,15 @@ pub struct RangeRequest {
     pub samples_max: usize,
 }
 
+/// Resampled history, and what it was made of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RangeRead {
+    /// The series that have points, in label order.
+    pub series: Vec<SeriesSamples>,
+    /// Whether from samples or from rollups.
+    pub used: RangeUse,
+}
+
 /// Which label names or values are asked for.
 #[derive(Clone, Debug)]
 pub struct LabelsRequest {
@@ -115,6 +124,10 @@ pub struct StoreStats {
     pub log_bytes: u64,
     /// Bytes of sealed blocks on disk.
     pub block_bytes: u64,
+    /// Bytes of rollups on disk.
+    pub rollup_bytes: u64,
+    /// Rollups that failed a checksum and are left out.
+    pub damaged_rollups: u64,
     /// Bytes of the index on disk.
     pub index_bytes: u64,
     /// Time partitions on disk.
@@ -203,8 +216,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<SeriesSamples>, StoreError>;
 
     /// Resampled history of the matching series, in label order; series without a point are left out.
-    async fn range(&self, context: &Context, request: RangeRequest)
-    -> Result<Vec<SeriesSamples>, StoreError>;
+    async fn range(&self, context: &Context, request: RangeRequest) -> Result<RangeRead, StoreError>;
 
     /// Reads series by series, for work that runs on a blocking thread. What it gives is within the
     /// context's scope; how long it may take is for its caller to say.

@@ -59,7 +59,7 @@ pub struct Metrics {
 /// A kind of samples or bytes.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct KindLabels {
-    /// Samples: `head` or `sealed`. Bytes: `log`, `blocks` or `index`.
+    /// Samples: `head` or `sealed`. Bytes: `log`, `blocks`, `rollups` or `index`.
     pub kind: &'static str,
 }
 
@@ -77,6 +77,7 @@ pub struct StoreGauges {
     damaged_chunks: Gauge,
     set_aside: Gauge,
     lost_log_groups: Gauge,
+    damaged_rollups: Gauge,
     latest_undurable: Gauge,
     partitions_dropped: Gauge,
     size_limit: Family<NoLabels, Gauge>,
@@ -96,7 +97,7 @@ impl StoreGauges {
         );
         registry.register_with_unit(
             "store_disk",
-            "Bytes on disk, by kind: log, blocks or index",
+            "Bytes on disk, by kind: log, blocks, rollups or index",
             Unit::Bytes,
             gauges.disk_bytes.clone(),
         );
@@ -144,6 +145,11 @@ impl StoreGauges {
             Unit::Seconds,
             gauges.full.clone(),
         );
+        registry.register(
+            "store_damaged_rollups",
+            "Rollups that failed a checksum: left out, and made anew while the samples are there",
+            gauges.damaged_rollups.clone(),
+        );
         registry.register("store_writable", "1 where writes are taken, else 0", gauges.writable.clone());
         registry.register("store_readable", "1 where the store answers, else 0", gauges.readable.clone());
         gauges
@@ -157,6 +163,7 @@ impl StoreGauges {
         let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         self.series.set(whole(stats.series));
         self.partitions.set(whole(stats.partitions));
+        self.damaged_rollups.set(whole(stats.damaged_rollups));
         self.damaged_blocks.set(whole(stats.damaged_blocks));
         self.damaged_chunks.set(whole(stats.damaged_chunks));
         self.set_aside.set(whole(stats.set_aside));
@@ -168,9 +175,12 @@ impl StoreGauges {
         for (kind, samples) in [("head", stats.head_samples), ("sealed", stats.sealed_samples)] {
             self.samples.get_or_create(&KindLabels { kind }).set(whole(samples));
         }
-        for (kind, bytes) in
-            [("log", stats.log_bytes), ("blocks", stats.block_bytes), ("index", stats.index_bytes)]
-        {
+        for (kind, bytes) in [
+            ("log", stats.log_bytes),
+            ("blocks", stats.block_bytes),
+            ("rollups", stats.rollup_bytes),
+            ("index", stats.index_bytes),
+        ] {
             self.disk_bytes.get_or_create(&KindLabels { kind }).set(whole(bytes));
         }
     }

@@ -120,6 +120,9 @@ fn a_command_line_that_is_none_exits_with_2_and_help_with_0() {
         (&["--listen", "nowhere"], 2, "--listen"),
         (&["--config", "rules.yaml"], 2, "--settings"),
         (&["import"], 2, "<FILE>"),
+        (&["delete"], 2, "--match"),
+        (&["delete", "--match={}"], 2, "selector"),
+        (&["delete", "--match=m", "--data-dir=/nowhere/at/all"], 1, "/nowhere/at/all"),
         (&["--help"], 0, "--data-dir"),
         (&["--version"], 0, "lookback"),
     ] {
@@ -128,6 +131,29 @@ fn a_command_line_that_is_none_exits_with_2_and_help_with_0() {
         let all = [output.stdout, output.stderr].concat();
         tells(&String::from_utf8_lossy(&all), &[said]);
     }
+}
+
+#[test]
+fn what_is_deleted_while_no_server_runs_is_gone_for_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]);
+    for node in ["n1", "n2"] {
+        assert_eq!(server.post(&format!("/write-metrics/nodes/{node}/load"), "1").status, 200);
+    }
+    let delete = || {
+        let delete = ["delete", r#"--match=load{node="n1"}"#, "--end=2100-01-01T00:00:00Z", "--data-dir"];
+        run_to_end(lookback().args(delete).arg(dir.path()))
+    };
+    let refused = delete();
+    assert_eq!(refused.status.code(), Some(1), "a server holds it");
+    assert!(server.terminate().success());
+    let deleted = delete();
+    assert_eq!(deleted.status.code(), Some(0), "{deleted:?}");
+    assert_eq!(String::from_utf8_lossy(&deleted.stdout), "deleted samples of 1 series\n");
+    let server = Server::start(dir.path(), &[]);
+    let value = |node: &str| server.get(&format!("/apis/custom.metrics.k8s.io/v1beta1/nodes/{node}/load"));
+    assert!(!value("n1").text().contains("\"value\""), "{}", value("n1").text());
+    tells(&value("n2").text(), &["\"value\":\"1\""]);
 }
 
 #[test]

@@ -171,6 +171,7 @@ async fn put_rates(
     };
     let rates = app.store.range(context, request).await?;
     let rates: BTreeMap<_, f64> = rates
+        .series
         .iter()
         .filter_map(|series| Some((series.labels.as_ref(), series.samples.first()?.value)))
         .collect();

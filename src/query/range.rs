@@ -21,6 +21,7 @@
 //!
 //! invariant: an answer carries no NaN and no infinity: OptiPod takes them for a usage.
 
+mod made_of;
 mod ownership;
 mod pods;
 mod question;
@@ -31,12 +32,13 @@ pub use question::{Merge, PARAMETERS, RangeQuestion};
 
 use crate::app::{Settings, UsageSource};
 use crate::similar::similar;
-use crate::store::{Context, LabelsRequest, RangeRequest, SeriesSamples, Store, StoreError};
+use crate::store::{Context, LabelsRequest, RangeRead, RangeRequest, Store, StoreError};
 use crate::text::start_of;
-use lookback_storage::{METRIC_NAME_LABEL, Matcher, Sample};
+use lookback_storage::{METRIC_NAME_LABEL, Matcher, RangeUse, Sample};
 use ownership::Owners;
 use pods::Pods;
 use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 
 /// The history of a workload's pods.
@@ -103,7 +105,7 @@ pub async fn answer(
     settings: &Settings,
     question: &RangeQuestion,
 ) -> Result<RangeAnswer, RangeError> {
-    let asking = Asking { store, context, settings, question };
+    let asking = Asking { store, context, settings, question, used: Mutex::default() };
     let mut answer = asking.find().await?;
     if answer.series.is_empty() {
         asking.refuse_unknown_metric().await?;
@@ -111,6 +113,7 @@ pub async fn answer(
     } else if let Some(merge) = question.merge {
         answer.series = pods::merged(answer.series, merge);
     }
+    answer.infos.extend(made_of::infos(&asking.used(), question));
     Ok(answer)
 }
 
@@ -119,9 +122,16 @@ struct Asking<'a> {
     context: &'a Context,
     settings: &'a Settings,
     question: &'a RangeQuestion,
+    /// What the answer is made of.
+    used: Mutex<RangeUse>,
 }
 
 impl Asking<'_> {
+    fn used(&self) -> MutexGuard<'_, RangeUse> {
+        // Whoever panicked with it has left what was joined so far.
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn sources(&self) -> Vec<UsageSource> {
         let itself = || vec![UsageSource { series: self.question.metric.clone(), counter: false }];
         self.settings.usage_sources.get(&self.question.metric).cloned().unwrap_or_else(itself)
@@ -222,14 +232,12 @@ impl Asking<'_> {
             self.sources().into_iter().map(|source| self.ask_source(source, selection)),
         )
         .await?;
-        Ok(answers.into_iter().fold(Pods::default(), Pods::or_else))
+        let mut used = self.used();
+        answers.iter().for_each(|read| used.join(&read.used));
+        Ok(answers.into_iter().fold(Pods::default(), |pods, read| pods.or_else(read.series)))
     }
 
-    async fn ask_source(
-        &self,
-        source: UsageSource,
-        selection: &[Matcher],
-    ) -> Result<Vec<SeriesSamples>, StoreError> {
+    async fn ask_source(&self, source: UsageSource, selection: &[Matcher]) -> Result<RangeRead, StoreError> {
         let question = self.question;
         let mut matchers = vec![
             Matcher::equal(METRIC_NAME_LABEL, source.series),

@@ -7,8 +7,8 @@ mod reader;
 
 use super::memory;
 use super::{
-    Context, LabelsRequest, Latest, RangeRequest, Scope, SeriesReader, SeriesSamples, Store, StoreError,
-    StoreStats,
+    Context, LabelsRequest, Latest, RangeRead, RangeRequest, Scope, SeriesReader, SeriesSamples, Store,
+    StoreError, StoreStats,
 };
 use crate::clock::Clock;
 use async_trait::async_trait;
@@ -234,11 +234,7 @@ impl Store for EmbeddedStore {
         Ok(self.read(context, read).await?.into_iter().map(into_series).collect())
     }
 
-    async fn range(
-        &self,
-        context: &Context,
-        request: RangeRequest,
-    ) -> Result<Vec<SeriesSamples>, StoreError> {
+    async fn range(&self, context: &Context, request: RangeRequest) -> Result<RangeRead, StoreError> {
         let read = move |db: &Db, scope: &Scope, cancelled: &(dyn Fn() -> bool + Sync)| {
             let limits = ReadLimits { samples_max: request.samples_max, cancelled };
             let grid =
@@ -247,7 +243,8 @@ impl Store for EmbeddedStore {
                 db.range(selection, grid, request.aggregation, request.counter, limits)
             })
         };
-        Ok(self.read(context, read).await?.into_iter().map(into_series).collect())
+        let read = self.read(context, read).await?;
+        Ok(RangeRead { series: read.series.into_iter().map(into_series).collect(), used: read.used })
     }
 
     async fn reader(&self, context: &Context) -> Result<Box<dyn SeriesReader>, StoreError> {
@@ -295,6 +292,8 @@ impl Store for EmbeddedStore {
             sealed_samples: stats.sealed_samples,
             log_bytes: stats.log_bytes,
             block_bytes: stats.block_bytes,
+            rollup_bytes: stats.rollup_bytes,
+            damaged_rollups: stats.damaged_rollups,
             index_bytes: stats.index_bytes,
             partitions: stats.partitions,
             damaged_blocks: stats.damaged_blocks,

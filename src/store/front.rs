@@ -1,7 +1,8 @@
 //! A store that stands before another, and lets calls through to it or not.
 
 use super::{
-    Context, LabelsRequest, Latest, RangeRequest, SeriesReader, SeriesSamples, Store, StoreError, StoreStats,
+    Context, LabelsRequest, Latest, RangeRead, RangeRequest, SeriesReader, SeriesSamples, Store, StoreError,
+    StoreStats,
 };
 use async_trait::async_trait;
 use lookback_storage::{BackupReport, Matcher, OutOfOrder, WriteBatch, WriteReport};
@@ -46,11 +47,7 @@ impl<F: Front> Store for F {
         self.behind().await?.select(context, matchers, start_ms, end_ms, samples_max).await
     }
 
-    async fn range(
-        &self,
-        context: &Context,
-        request: RangeRequest,
-    ) -> Result<Vec<SeriesSamples>, StoreError> {
+    async fn range(&self, context: &Context, request: RangeRequest) -> Result<RangeRead, StoreError> {
         self.behind().await?.range(context, request).await
     }
 

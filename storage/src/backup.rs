@@ -152,6 +152,8 @@ pub fn restore(
         series: named().collect(),
         blocks: manifest.files.iter().map(|entry| entry.record.clone()).collect(),
         deletes: manifest.deletes,
+        // A backup has the samples: their rollups are made anew.
+        rollups: Vec::new(),
     };
     make_anew(&building.join(INDEX_DIR), store, &whole)?;
     Log::begin(&building.join(LOG_DIR), new_uuid, 1, manifest.checkpoint.next_seq)?.close()?;

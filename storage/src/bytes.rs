@@ -9,7 +9,14 @@ pub(crate) fn put_varint(bytes: &mut Vec<u8>, mut number: u64) {
     bytes.push(number as u8);
 }
 
+/// A signed number as a key: keys are in the order of the numbers.
+pub(crate) fn sortable(number: i64) -> [u8; 8] {
+    // With the sign flipped.
+    (number ^ i64::MIN).to_be_bytes()
+}
+
 /// Takes parts off the front of a byte slice.
+#[derive(Clone, Copy)]
 pub(crate) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

@@ -17,6 +17,7 @@ use crate::recover::{Recovered, recover};
 use crate::repair::repair;
 use crate::resample::{Aggregation, Grid};
 use crate::retention::{DEFAULT_CLASS, RetentionError, RetentionRule, check_windows};
+use crate::rollup::RangeRead;
 use crate::sample::Sample;
 use crate::select::{ReadLimits, Selection, SeriesSamples};
 use crossbeam::channel::{TrySendError, bounded};
@@ -54,12 +55,16 @@ pub struct Stats {
     pub log_bytes: u64,
     /// Bytes of blocks on disk.
     pub block_bytes: u64,
+    /// Bytes of rollups on disk.
+    pub rollup_bytes: u64,
     /// Bytes of the index on disk.
     pub index_bytes: u64,
     /// Partitions of time that have blocks.
     pub partitions: u64,
     /// Blocks.
     pub blocks: u64,
+    /// Rollups, whole files or of a series, that were left out because they are damaged.
+    pub damaged_rollups: u64,
     /// Partitions that went before their time to make room, since the start.
     pub partitions_dropped: u64,
     /// Bytes that the store takes, as maintenance last found it.
@@ -222,7 +227,8 @@ impl Db {
     }
 
     /// Resampled history of the selected series, in label order; see [`crate::resample`]. With
-    /// `counter`, the samples are read as a counter's, and its rate a second is aggregated.
+    /// `counter`, the samples are read as a counter's, and its rate a second is aggregated. Rollups stand
+    /// for samples where they say the same, but for the order in which a sum is added up.
     ///
     /// # Errors
     /// As [`select`](Self::select).
@@ -233,7 +239,7 @@ impl Db {
         aggregation: Aggregation,
         counter: bool,
         limits: ReadLimits<'_>,
-    ) -> Result<Vec<SeriesSamples>> {
+    ) -> Result<RangeRead> {
         self.0.state.range(selection, grid, aggregation, counter, limits)
     }
 
@@ -334,7 +340,7 @@ impl Db {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let state = &self.0.state;
-        let (blocks, room) = (state.blocks(), *state.room.lock());
+        let (blocks, room, rollups) = (state.blocks(), *state.room.lock(), state.rollups());
         let partitions: HashSet<(&str, i64)> =
             blocks.iter().map(|b| (b.record().class.as_str(), b.record().partition_start_ms)).collect();
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
@@ -345,9 +351,11 @@ impl Db {
             sealed_samples: blocks.iter().map(|b| b.samples()).sum(),
             log_bytes: files::bytes_below(&self.0.log_dir()),
             block_bytes: blocks.iter().map(|b| b.file_bytes()).sum(),
+            rollup_bytes: rollups.values().flat_map(|unit| &unit.files).map(|file| file.file_bytes()).sum(),
             index_bytes: self.0.index.bytes(),
             partitions: partitions.len() as u64,
             blocks: blocks.len() as u64,
+            damaged_rollups: count(&state.counters.damaged_rollups),
             partitions_dropped: count(&state.counters.partitions_dropped),
             used_bytes: room.used_bytes,
             size_max_bytes: room.limit_bytes,

@@ -37,12 +37,21 @@ impl Deletes {
         }
     }
 
-    /// Removes and gives out the deletes that no block needs any more: those not after
-    /// `oldest_sealed_seq`, the smallest of all blocks.
-    pub(crate) fn take_spent(&mut self, oldest_sealed_seq: u64) -> Vec<DeleteRecord> {
+    /// Those of one series.
+    pub(crate) fn of_series(&self, series: u32) -> &[DeleteRecord] {
+        self.by_series.get(&series).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Removes and gives out the deletes that nothing needs any more: those not after
+    /// `oldest_sealed_seq`, the smallest of all blocks, that are not `needed` by rollups.
+    pub(crate) fn take_spent(
+        &mut self,
+        oldest_sealed_seq: u64,
+        needed: impl Fn(&DeleteRecord) -> bool,
+    ) -> Vec<DeleteRecord> {
         let mut spent = Vec::new();
         for deletes in self.by_series.values_mut() {
-            spent.extend(deletes.extract_if(.., |d| d.seq <= oldest_sealed_seq));
+            spent.extend(deletes.extract_if(.., |d| d.seq <= oldest_sealed_seq && !needed(d)));
         }
         self.by_series.retain(|_, deletes| !deletes.is_empty());
         spent

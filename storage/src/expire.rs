@@ -15,7 +15,7 @@ type Partition = (String, i64);
 
 impl Inner {
     /// Removes the partitions that lie wholly before what their class keeps. Answers how many.
-    pub(crate) fn expire(&self, now_ms: i64) -> Result<usize> {
+    pub(crate) fn expire(&self, now_ms: i64, maintenance: &mut MaintenanceState) -> Result<usize> {
         let retention = self.state.retention();
         let is_over = |(class, start_ms): &Partition| {
             let keep_ms = retention.keep_of_class(class);
@@ -23,11 +23,11 @@ impl Inner {
                 start_ms.saturating_add(self.state.partition_ms) <= now_ms.saturating_sub(keep_ms)
             })
         };
-        self.drop_partitions(&self.partitions().into_iter().filter(is_over).collect())
+        self.drop_partitions(&self.partitions().into_iter().filter(is_over).collect(), maintenance)
     }
 
     /// Removes the oldest partitions, of whichever class, while the store takes more room than it may
-    /// or is about to. The newest stays. Answers how many went.
+    /// or is about to; then the oldest rollups. The newest partition stays. Answers how many went.
     pub(crate) fn keep_to_size(&self, maintenance: &mut MaintenanceState, now_ms: i64) -> Result<usize> {
         let mut room = self.measure_room(maintenance, now_ms)?;
         let mut dropped = 0;
@@ -36,6 +36,10 @@ impl Inner {
             let newest_ms = partitions.iter().map(|(_, start_ms)| *start_ms).max();
             let oldest = partitions.into_iter().min_by_key(|(_, start_ms)| *start_ms);
             let Some(oldest) = oldest.filter(|(_, start_ms)| Some(*start_ms) != newest_ms) else {
+                if self.drop_oldest_rollups(newest_ms.unwrap_or(i64::MAX))? {
+                    room = self.measure_room(maintenance, now_ms)?;
+                    continue;
+                }
                 if !maintenance.told_of_no_room {
                     maintenance.told_of_no_room = true;
                     tracing::warn!(
@@ -48,7 +52,7 @@ impl Inner {
             };
             tracing::info!(class = %oldest.0, partition_start_ms = oldest.1, used_bytes = room.used_bytes,
                 limit_bytes = room.limit_bytes, "room runs out: the oldest partition goes");
-            dropped += self.drop_partitions(&BTreeSet::from([oldest]))?;
+            dropped += self.drop_partitions(&BTreeSet::from([oldest]), maintenance)?;
             room = self.measure_room(maintenance, now_ms)?;
         }
         maintenance.told_of_no_room &= room.is_short();
@@ -66,9 +70,16 @@ impl Inner {
     }
 
     /// Removes partitions: from the index, durably; from readers; from the disk.
-    fn drop_partitions(&self, gone: &BTreeSet<Partition>) -> Result<usize> {
+    fn drop_partitions(
+        &self,
+        gone: &BTreeSet<Partition>,
+        maintenance: &mut MaintenanceState,
+    ) -> Result<usize> {
         if gone.is_empty() {
             return Ok(0);
+        }
+        for start_ms in gone.iter().map(|(_, start_ms)| *start_ms).collect::<BTreeSet<_>>() {
+            self.roll_up_before_drop(start_ms, maintenance)?;
         }
         let goes = |record: &BlockRecord| gone.contains(&(record.class.clone(), record.partition_start_ms));
         for (class, partition_start_ms) in gone {

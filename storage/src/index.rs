@@ -7,13 +7,14 @@
 //! of a partition are one value that is overwritten; a series or a delete that comes back is harmless.
 
 use crate::block::BlockRecord;
-use crate::bytes::{Reader, put_varint};
+use crate::bytes::{Reader, put_varint, sortable};
 use crate::deletes::DeleteRecord;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::keyvalue::{KeyValue, Tree};
 use crate::labels::Labels;
 use crate::postings::{PostingKey, Postings};
+use crate::rollup::{UnitRecord, unit_key};
 use bincode::Options;
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
@@ -49,6 +50,7 @@ struct Trees {
     postings: Tree,
     blocks: Tree,
     deletes: Tree,
+    rollups: Tree,
 }
 
 /// What the store is; written once, when it is made.
@@ -86,6 +88,7 @@ pub(crate) struct Loaded {
     pub(crate) postings: Postings,
     pub(crate) blocks: Vec<BlockRecord>,
     pub(crate) deletes: Vec<DeleteRecord>,
+    pub(crate) rollups: Vec<UnitRecord>,
 }
 
 impl Trees {
@@ -97,13 +100,14 @@ impl Trees {
             postings: database.tree("postings")?,
             blocks: database.tree("blocks")?,
             deletes: database.tree("deletes")?,
+            rollups: database.tree("rollups")?,
             database,
         })
     }
 
     fn close(self) -> Result<()> {
-        let Self { database, meta, series, postings, blocks, deletes } = self;
-        drop((meta, series, postings, blocks, deletes));
+        let Self { database, meta, series, postings, blocks, deletes, rollups } = self;
+        drop((meta, series, postings, blocks, deletes, rollups));
         database.close()
     }
 
@@ -119,6 +123,7 @@ pub(crate) struct Whole<'a> {
     pub(crate) series: Vec<(u32, &'a Labels)>,
     pub(crate) blocks: Vec<BlockRecord>,
     pub(crate) deletes: Vec<DeleteRecord>,
+    pub(crate) rollups: Vec<UnitRecord>,
 }
 
 impl Index {
@@ -239,14 +244,21 @@ impl Index {
         })?;
         // Merges number blocks without moving the checkpoint, and a seal may have been cut off before it
         // did: a number that is used again would put one block in the place of another.
-        let in_use = blocks.iter().map(|block| block.id.saturating_add(1)).max();
+        let mut rollups: Vec<UnitRecord> = Vec::new();
+        trees.rollups.scan(|_, value| {
+            rollups.push(self.decode(value, "the rollups of a partition")?);
+            Ok(())
+        })?;
+        let rolled_up = rollups.iter().flat_map(|unit| unit.files.iter().map(|file| file.id));
+        let in_use =
+            blocks.iter().map(|block| block.id).chain(rolled_up).max().map(|id| id.saturating_add(1));
         checkpoint.next_block = checkpoint.next_block.max(in_use.unwrap_or_default());
         let mut deletes = Vec::new();
         trees.deletes.scan(|_, value| {
             deletes.push(self.decode(value, "a delete")?);
             Ok(())
         })?;
-        Ok(Loaded { checkpoint, series, postings, blocks, deletes })
+        Ok(Loaded { checkpoint, series, postings, blocks, deletes, rollups })
     }
 
     pub(crate) fn put_series(&self, id: u32, labels: &Labels) -> Result<()> {
@@ -282,9 +294,14 @@ impl Index {
     ) -> Result<()> {
         let mut key = class.as_bytes().to_vec();
         key.push(0);
-        // With the sign flipped, keys are in order of time.
-        key.extend_from_slice(&(partition_start_ms ^ i64::MIN).to_be_bytes());
+        key.extend_from_slice(&sortable(partition_start_ms));
         self.with(|trees| trees.blocks.put(&key, &encode(&blocks)))
+    }
+
+    /// Says what rollups a partition of time has: all of them.
+    pub(crate) fn put_rollups(&self, unit: &UnitRecord) -> Result<()> {
+        let key = unit_key(unit.partition_start_ms);
+        self.with(|trees| trees.rollups.put(&key, &encode(unit)))
     }
 
     pub(crate) fn put_delete(&self, delete: &DeleteRecord) -> Result<()> {
@@ -352,6 +369,7 @@ pub(crate) fn make_anew(path: &Path, store: StoreRecord, whole: &Whole<'_>) -> R
     }
     blocks.iter().try_for_each(|((class, start_ms), blocks)| index.put_blocks(class, *start_ms, blocks))?;
     whole.deletes.iter().try_for_each(|delete| index.put_delete(delete))?;
+    whole.rollups.iter().try_for_each(|unit| index.put_rollups(unit))?;
     index.move_checkpoint(whole.checkpoint)?;
     index.close()?;
     if path.exists() {

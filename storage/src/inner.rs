@@ -10,6 +10,7 @@ use crate::room::Growth;
 use crate::state::State;
 use crossbeam::channel::Sender;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,6 +43,8 @@ pub(crate) struct MaintenanceState {
     pub(crate) seal_soon: bool,
     pub(crate) last_seal_ms: Option<i64>,
     pub(crate) quiet: Quiet,
+    /// When partitions were last rolled up.
+    pub(crate) rolled_up_ms: BTreeMap<i64, i64>,
     pub(crate) growth: Growth,
     /// Whether it has been logged that there is no partition left to make room with.
     pub(crate) told_of_no_room: bool,
@@ -66,6 +69,7 @@ impl Inner {
             series: series.iter().map(|series| (series.id, &*series.labels)).collect(),
             blocks: blocks.iter().map(|block| block.record().clone()).chain(quarantined).collect(),
             deletes: self.state.deletes().iter().copied().collect(),
+            rollups: self.state.rollups().values().map(|unit| unit.record.clone()).collect(),
         })?;
         tracing::warn!("the index was made anew after a sync of it had failed");
         Ok(())

@@ -45,6 +45,7 @@
 //! | `seal`, `merge`, `maintain` | memory to blocks; blocks to fewer; what is done when |
 //! | `retention`, `expire`, `room` | rules and classes; what goes by age, and for want of room |
 //! | `select`, `each` | reads: memory and blocks merged; one series after another |
+//! | `rollup` | windows in the place of samples: made, kept, read |
 //! | `resample` | what a point of a resampled series is |
 //! | `state`, `registry`, `series`, `latest`, `postings`, `deletes` | what is in memory |
 //! | `series_limits` | how many series there may be |
@@ -87,6 +88,7 @@ mod registry;
 mod repair;
 pub mod resample;
 mod retention;
+mod rollup;
 mod room;
 mod sample;
 mod seal;
@@ -108,6 +110,7 @@ pub use matcher::{MatchOp, Matcher, MatcherError};
 pub use options::{OnDamage, Options};
 pub use resample::{Aggregation, Grid};
 pub use retention::{DEFAULT_CLASS, KeepMs, RULES_MAX, RetentionError, RetentionRule, RollupWindows};
+pub use rollup::{RangeRead, RangeUse};
 pub use room::SizeMax;
 pub use sample::{STALENESS_MARKER_BITS, Sample, sort_and_deduplicate};
 pub use select::{ReadLimits, Selection, SeriesSamples};

@@ -14,6 +14,10 @@ use std::sync::atomic::Ordering;
 pub struct Maintained {
     /// Partitions that expired and are gone.
     pub partitions_expired: usize,
+    /// Files of rollups that expired and are gone.
+    pub rollups_expired: usize,
+    /// Partitions that were rolled up.
+    pub partitions_rolled_up: usize,
     /// Whether samples in memory were sealed.
     pub sealed: bool,
     /// Merges that were made: several blocks, or one that was young, became one.
@@ -29,11 +33,14 @@ impl Inner {
         let mut maintenance = self.maintenance.lock();
         self.renew_doubtful_index()?;
         self.state.told_ms.store(Some(now_ms));
-        let partitions_expired = self.expire(now_ms)? + self.keep_to_size(&mut maintenance, now_ms)?;
-        let mut done = Maintained { partitions_expired, ..Maintained::default() };
+        let rollups_expired = self.expire_rollups(now_ms)?;
+        let partitions_expired =
+            self.expire(now_ms, &mut maintenance)? + self.keep_to_size(&mut maintenance, now_ms)?;
+        let mut done = Maintained { partitions_expired, rollups_expired, ..Maintained::default() };
         done.sealed = self.seal_if_due(now_ms, &mut maintenance)?;
+        done.partitions_rolled_up = self.roll_up_due(now_ms, &mut maintenance)?;
         done.partitions_merged = self.merge_due(now_ms, &mut maintenance)?;
-        if done.partitions_expired > 0 || done.sealed {
+        if done.partitions_expired + done.rollups_expired > 0 || done.sealed {
             done.series_forgotten = self.forget_empty_series()?;
         }
         self.tidy_catalog()?;
@@ -57,7 +64,7 @@ impl Inner {
         Ok(due)
     }
 
-    /// Forgets series that have no sample left, neither in memory nor in a block.
+    /// Forgets series that have no sample left, neither in memory nor in a block, and no rollup.
     fn forget_empty_series(&self) -> Result<usize> {
         // A block that can't be opened may hold samples of any series, and may be mended yet.
         if !self.state.quarantined.lock().is_empty() {
@@ -71,6 +78,7 @@ impl Inner {
             .all()
             .into_iter()
             .filter(|s| s.is_durable() && !in_blocks.contains(&s.id) && s.head_samples() == 0)
+            .filter(|s| !self.state.is_rolled_up(s.id))
             .collect();
         if empty.is_empty() {
             return Ok(0);

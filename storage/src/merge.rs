@@ -194,7 +194,7 @@ impl Inner {
         let records = blocks.iter().map(|b| b.record()).chain(&quarantined);
         let oldest = records.map(|record| record.sealed_seq).min().unwrap_or(u64::MAX);
         let mut deletes = (*self.state.deletes()).clone();
-        let spent = deletes.take_spent(oldest);
+        let spent = deletes.take_spent(oldest, |delete| self.state.rollups_need(delete));
         for delete in &spent {
             self.index.remove_delete(delete)?;
         }

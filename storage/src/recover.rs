@@ -10,6 +10,7 @@ use crate::labels::Labels;
 use crate::log::{Group, LOG_DIR, Log, LogOpening};
 use crate::options::Options;
 use crate::quarantine;
+use crate::rollup;
 use crate::state::State;
 use std::collections::HashSet;
 use std::fs;
@@ -45,10 +46,13 @@ pub(crate) fn recover(dir: &Path, options: &Options, new_store: StoreRecord) -> 
     }
     let (index, store) = Index::open(&index_path, new_store)?;
     identity::check(dir, &store)?;
-    let loaded = index.load()?;
+    let mut loaded = index.load()?;
     let state = Arc::new(State::new(dir, options.clone(), store.partition_ms));
     let checkpoint = loaded.checkpoint;
+    state.sealed_seq.store(checkpoint.next_seq.saturating_sub(1), Ordering::Relaxed);
+    let rollups = std::mem::take(&mut loaded.rollups);
     let known = restore(&state, loaded)?;
+    let known_rollups = rollup::build::restore(&state, rollups)?;
     let nameless = restore_latest(&state)?;
     if let Some((block, series)) = nameless.first() {
         let what = format!("it lacks series {series} of {}, and maybe more", block.display());
@@ -69,6 +73,7 @@ pub(crate) fn recover(dir: &Path, options: &Options, new_store: StoreRecord) -> 
     state.counters.log_bytes.store(log.replayed_bytes, Ordering::Relaxed);
     // Only now is it certain that the index is not older than the log.
     let next_block = sort_orphans(&state, &known, checkpoint.next_seq)?.max(checkpoint.next_block);
+    rollup::build::remove_unnamed(dir, &known_rollups);
     let catalog = open_catalog(&state, store)?;
     let seal_soon = log.older_generations > GENERATIONS_MAX;
     Ok(Recovered { state, index, store, catalog, log: log.log, next_block, seal_soon })
@@ -264,6 +269,7 @@ mod tests {
             postings: Postings::default(),
             blocks: Vec::new(),
             deletes: Vec::new(),
+            rollups: Vec::new(),
         };
         restore(&state, loaded).expect("restored");
         let labels = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();

@@ -16,6 +16,7 @@ use crate::options::Options;
 use crate::postings::Postings;
 use crate::quarantine;
 use crate::recover::{INDEX_DIR, Recovered, files_below, replay, restore, restore_latest, sort_orphans};
+use crate::rollup;
 use crate::state::State;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,10 +37,12 @@ pub(crate) fn repair(dir: &Path, options: &Options, found: Error) -> Result<Reco
     let is_log_only = by_index.is_some()
         && matches!(&found, Error::Damaged { path, .. } if path.starts_with(dir.join(LOG_DIR)));
     let mut needed_from_seq = None;
+    let mut rollups = rollup::build::units_below(dir);
     if let Some((_, loaded)) = by_index.filter(|(by_index, _)| *by_index == store) {
         contents.series.extend(loaded.series);
         contents.deletes.extend(loaded.deletes.into_iter().map(|d| ((d.seq, d.series), d)));
         needed_from_seq = Some(loaded.checkpoint.next_seq);
+        rollups = loaded.rollups;
     }
     let deletes: Vec<_> = contents.deletes.into_values().collect();
 
@@ -57,7 +60,12 @@ pub(crate) fn repair(dir: &Path, options: &Options, found: Error) -> Result<Reco
     let checkpoint = Checkpoint {
         next_seq: needed_from_seq.unwrap_or(sealed_to + 1),
         next_series: contents.series.last_key_value().map_or(1, |(id, _)| id.saturating_add(1)),
-        next_block: blocks.iter().map(|record| record.id + 1).max().unwrap_or(1),
+        next_block: blocks
+            .iter()
+            .map(|record| record.id)
+            .chain(rollups.iter().flat_map(|unit| unit.files.iter().map(|file| file.id)))
+            .max()
+            .map_or(1, |id| id.saturating_add(1)),
     };
     let index_path = dir.join(INDEX_DIR);
     if index_path.exists() && !is_log_only {
@@ -68,7 +76,13 @@ pub(crate) fn repair(dir: &Path, options: &Options, found: Error) -> Result<Reco
     make_anew(
         &index_path,
         store,
-        &Whole { checkpoint, series, blocks: blocks.clone(), deletes: deletes.clone() },
+        &Whole {
+            checkpoint,
+            series,
+            blocks: blocks.clone(),
+            deletes: deletes.clone(),
+            rollups: rollups.clone(),
+        },
     )?;
     identity::rewrite(dir, &store)?;
     let (index, _) = Index::open(&index_path, store)?;
@@ -78,7 +92,9 @@ pub(crate) fn repair(dir: &Path, options: &Options, found: Error) -> Result<Reco
     contents.series.iter().for_each(|(id, labels)| postings.add(*id, labels));
     postings.take_changes();
     let series = contents.series.into_iter().collect();
-    let known = restore(&state, Loaded { checkpoint, series, postings, blocks, deletes })?;
+    let loaded = Loaded { checkpoint, series, postings, blocks, deletes, rollups: Vec::new() };
+    let known = restore(&state, loaded)?;
+    rollup::build::restore(&state, rollups)?;
     note_nameless(&state, &mut reasons)?;
     let (log, oldest_seq) = salvage_log(&state, store, checkpoint.next_seq, &mut reasons)?;
     // A seal may have been cut off between two blocks: the log says how far it goes back, and what is in

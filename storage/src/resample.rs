@@ -79,7 +79,7 @@ pub struct Grid {
 
 impl Grid {
     /// The point whose window holds a sample of this time, if there is one.
-    fn point_of(&self, timestamp_ms: i64) -> Option<i64> {
+    pub(crate) fn point_of(&self, timestamp_ms: i64) -> Option<i64> {
         let (start, step) = (i128::from(self.start_ms), i128::from(self.step_ms));
         let since_start = i128::from(timestamp_ms) - start;
         if since_start <= -step {
@@ -116,17 +116,27 @@ pub const COUNTER_GAP_MAX_MS: i64 = 300_000;
 /// gap of more than `gap_max_ms`, and after a NaN (a staleness marker among them), there is no rate.
 #[must_use]
 pub fn counter_rates(samples: &[Sample], gap_max_ms: i64) -> Vec<Sample> {
+    counter_rates_and_gap(samples, gap_max_ms).0
+}
+
+/// [`counter_rates`], and the shortest gap that was too long for a rate.
+pub(crate) fn counter_rates_and_gap(samples: &[Sample], gap_max_ms: i64) -> (Vec<Sample>, Option<i64>) {
+    let mut gap_min_ms: Option<i64> = None;
     let rate = |pair: &[Sample]| {
         let [before, after] = pair else { return None };
         if !before.value.is_finite() || !after.value.is_finite() {
             return None;
         }
         let span_ms = after.timestamp_ms.checked_sub(before.timestamp_ms)?;
+        if span_ms > gap_max_ms {
+            gap_min_ms = Some(gap_min_ms.map_or(span_ms, |gap_ms| gap_ms.min(span_ms)));
+        }
         let increase = if after.value < before.value { after.value } else { after.value - before.value };
         let within = (1..=gap_max_ms).contains(&span_ms);
         within.then(|| Sample::new(after.timestamp_ms, increase / (span_ms as f64 / 1000.0)))
     };
-    samples.windows(2).filter_map(rate).collect()
+    let rates = samples.windows(2).filter_map(rate).collect();
+    (rates, gap_min_ms)
 }
 
 /// The points of a series of samples, which must be in time order.
@@ -157,7 +167,7 @@ fn close(point: Option<i64>, window: &mut Vec<f64>, aggregation: Aggregation, po
 }
 
 /// What an aggregation says of some finite values in time order; reorders them. Of none: nothing.
-fn aggregate(values: &mut [f64], aggregation: Aggregation) -> Option<f64> {
+pub(crate) fn aggregate(values: &mut [f64], aggregation: Aggregation) -> Option<f64> {
     let count = values.len() as f64;
     let last = *values.last()?;
     Some(match aggregation {
@@ -175,16 +185,31 @@ fn aggregate(values: &mut [f64], aggregation: Aggregation) -> Option<f64> {
     })
 }
 
-/// The sum with Neumaier's compensation (Zeitschrift für angewandte Mathematik und Mechanik 54, 1974),
-/// which Prometheus uses as well.
 fn sum(values: &[f64]) -> f64 {
-    let (mut sum, mut compensation) = (0.0f64, 0.0f64);
-    for value in values {
-        let next = sum + value;
-        compensation += if sum.abs() >= value.abs() { (sum - next) + value } else { (value - next) + sum };
-        sum = next;
+    let mut sum = Sum::default();
+    values.iter().for_each(|value| sum.add(*value));
+    sum.total()
+}
+
+/// A sum with Neumaier's compensation (Zeitschrift für angewandte Mathematik und Mechanik 54, 1974),
+/// which Prometheus uses as well.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sum {
+    sum: f64,
+    compensation: f64,
+}
+
+impl Sum {
+    pub(crate) fn add(&mut self, value: f64) {
+        let next = self.sum + value;
+        self.compensation +=
+            if self.sum.abs() >= value.abs() { (self.sum - next) + value } else { (value - next) + self.sum };
+        self.sum = next;
     }
-    if compensation.is_finite() { sum + compensation } else { sum }
+
+    pub(crate) fn total(&self) -> f64 {
+        if self.compensation.is_finite() { self.sum + self.compensation } else { self.sum }
+    }
 }
 
 /// Sorts the values; at least one.

@@ -172,7 +172,6 @@ impl Retention {
         }
     }
 
-    #[expect(dead_code, reason = "rollups come next")]
     /// How long rollups are kept. Those that no rule asks for any more: as long as the longest that any
     /// rule gives to such rollups, or else to samples.
     pub(crate) fn keep_of_rollups(&self, class: &str, window_ms: i64) -> KeepMs {
@@ -190,13 +189,11 @@ impl Retention {
     }
 
     /// Whether any rule asks for rollups.
-    #[expect(dead_code, reason = "rollups come next")]
     pub(crate) fn rolls_up(&self) -> bool {
         self.rules.iter().any(|rule| !rule.rollups.is_empty())
     }
 
     /// Tells these rules from others.
-    #[expect(dead_code, reason = "rollups come next")]
     pub(crate) fn fingerprint(&self) -> u32 {
         self.fingerprint
     }

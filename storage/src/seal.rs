@@ -39,6 +39,7 @@ impl Inner {
         match sealed {
             Ok(blocks) => {
                 self.state.set_blocks(blocks);
+                self.state.sealed_seq.store(first_seq - 1, Ordering::Relaxed);
                 let sealed = series.iter().map(|series| series.finish_seal()).sum();
                 self.state.count_gone_from_head(sealed);
             }

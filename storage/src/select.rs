@@ -8,7 +8,6 @@ use crate::deletes::Deletes;
 use crate::error::{Error, Result};
 use crate::labels::Labels;
 use crate::matcher::Matcher;
-use crate::resample::{Aggregation, COUNTER_GAP_MAX_MS, Grid, counter_rates, resample};
 use crate::sample::{Sample, sort_and_deduplicate};
 use crate::series::Series;
 use crate::state::State;
@@ -64,27 +63,6 @@ impl State {
         limits: ReadLimits<'_>,
     ) -> Result<Vec<SeriesSamples>> {
         self.read_each(selection, start_ms, end_ms, limits, |samples| samples)
-    }
-
-    /// Resampled history of the selected series.
-    pub(crate) fn range(
-        &self,
-        selection: Selection<'_>,
-        grid: Grid,
-        aggregation: Aggregation,
-        counter: bool,
-        limits: ReadLimits<'_>,
-    ) -> Result<Vec<SeriesSamples>> {
-        let gap_max_ms = COUNTER_GAP_MAX_MS.max(grid.step_ms);
-        let first_ms = grid.first_sample_ms();
-        let start_ms = if counter { first_ms.saturating_sub(gap_max_ms) } else { first_ms };
-        self.read_each(selection, start_ms, grid.end_ms, limits, |samples| {
-            if counter {
-                resample(&counter_rates(&samples, gap_max_ms), grid, aggregation)
-            } else {
-                resample(&samples, grid, aggregation)
-            }
-        })
     }
 
     /// Reads series by series; those for which `digest` leaves nothing are left out.

@@ -9,6 +9,7 @@ use crate::options::Options;
 use crate::postings::Postings;
 use crate::registry::Registry;
 use crate::retention::Retention;
+use crate::rollup::Units;
 use crate::room::Room;
 use crate::sample::Sample;
 use crate::series::{Inserted, Series};
@@ -36,6 +37,10 @@ pub(crate) struct State {
     pub(crate) postings: RwLock<Postings>,
     /// Replaced as a whole: a reader works on the set it took.
     blocks: RwLock<Arc<Vec<Arc<Block>>>>,
+    /// Replaced as a whole, likewise.
+    pub(crate) rollups: RwLock<Arc<Units>>,
+    /// What was in memory up to this log group is in blocks.
+    pub(crate) sealed_seq: AtomicU64,
     /// Replaced as a whole, likewise.
     deletes: RwLock<Arc<Deletes>>,
     /// Blocks that could not be opened: the index goes on naming them, so that nothing removes their
@@ -80,6 +85,8 @@ pub(crate) struct Counters {
     pub(crate) groups_committed: AtomicU64,
     /// Blocks left out because they are damaged.
     pub(crate) damaged_blocks: AtomicU64,
+    /// Files of rollups left out because they are damaged, and rollups of series.
+    pub(crate) damaged_rollups: AtomicU64,
     /// Partitions that went to make room.
     pub(crate) partitions_dropped: AtomicU64,
     /// Chunks left out because they are damaged.
@@ -98,6 +105,8 @@ impl State {
             registry: Registry::default(),
             postings: RwLock::default(),
             blocks: RwLock::default(),
+            rollups: RwLock::default(),
+            sealed_seq: AtomicU64::new(0),
             deletes: RwLock::default(),
             quarantined: Mutex::default(),
             unmergeable: Mutex::default(),

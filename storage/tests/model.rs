@@ -1,7 +1,11 @@
 //! The engine against a plain model: random appends in any order, duplicates, deletes, seals, merges,
-//! expiry and reopening give what a sorted map gives.
+//! rollups, changed retention rules and reopening give what a sorted map gives, for samples and for ranges.
 
-use lookback_storage::{Db, Labels, Matcher, Options, OutOfOrder, ReadLimits, Sample, Selection, WriteBatch};
+use lookback_storage::resample::resample;
+use lookback_storage::{
+    Aggregation, Db, Grid, Labels, MatchOp, Matcher, Options, OutOfOrder, ReadLimits, RetentionRule,
+    RollupWindows, Sample, Selection, WriteBatch,
+};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,9 +22,15 @@ fn cases() -> u32 {
 #[derive(Clone, Debug)]
 enum Step {
     Append(Vec<(u8, i64, u64)>),
-    Delete { series: u8, start_ms: i64, span_ms: i64 },
+    Delete {
+        series: u8,
+        start_ms: i64,
+        span_ms: i64,
+    },
     Seal,
     Maintain,
+    /// Other rules: each keeps all, so that only classes and rollups change.
+    Rules(u8),
     Reopen,
 }
 
@@ -37,6 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(series, start_ms, span_ms)| Step::Delete { series, start_ms, span_ms }),
         3 => Just(Step::Seal),
         2 => Just(Step::Maintain),
+        1 => (0u8..4).prop_map(Step::Rules),
         2 => Just(Step::Reopen),
     ]
 }
@@ -50,9 +61,23 @@ fn open(dir: &Path) -> Db {
         partition_ms: PARTITION_MS,
         retention_ms: None,
         blocks_per_partition_max: 2,
+        rollups: RollupWindows::from([(250, None), (1_250, None)]),
+        out_of_order_window_ms: 0,
         ..Options::default()
     };
     Db::open(dir, options, Uuid::from_u128(1)).expect("opens")
+}
+
+/// Rules that put some of the series into classes of their own, or none.
+fn rules(which: u8) -> Vec<RetentionRule> {
+    let rule = |class: &str, pod: &str, window_ms: i64| RetentionRule {
+        class: class.to_owned(),
+        matchers: vec![Matcher::new("pod", MatchOp::Regex, pod).expect("compiles")],
+        keep_ms: None,
+        rollups: RollupWindows::from([(window_ms, None)]),
+    };
+    let all = [rule("odd", "p1|p3", 250), rule("first", "p0", 500)];
+    all.into_iter().take(usize::from(which % 3)).collect()
 }
 
 type Model = BTreeMap<u8, BTreeMap<i64, f64>>;
@@ -84,8 +109,26 @@ fn check(model: &Model, db: &Db) {
         let expected: Vec<Sample> =
             model.get(&series).into_iter().flatten().map(|(t, v)| Sample::new(*t, *v)).collect();
         assert_eq!(found, expected, "series {series}");
+        check_ranges(db, selection, limits, &expected);
         let latest: Vec<Sample> = db.latest(selection).into_iter().map(|(_, sample)| sample).collect();
         assert_eq!(latest.first(), expected.last(), "latest of series {series}");
+    }
+}
+
+/// Ranges, through whatever rollups there are, are those of the samples; sums but for the order of addition.
+fn check_ranges(db: &Db, selection: Selection<'_>, limits: ReadLimits<'_>, samples: &[Sample]) {
+    for (start_ms, step_ms) in [(995_000, 1_250), (995_250, 500), (994_999, 777)] {
+        let grid = Grid { start_ms, end_ms: NOW_MS, step_ms };
+        for aggregation in [Aggregation::Min, Aggregation::Last, Aggregation::Count] {
+            let read = db.range(selection, grid, aggregation, false, limits).expect("read");
+            let found: Vec<Sample> = read.series.into_iter().flat_map(|(_, points)| points).collect();
+            let expected = resample(samples, grid, aggregation);
+            // Of 0 and −0 either may be the smaller.
+            let plain = |points: &[Sample]| {
+                points.iter().map(|p| (p.timestamp_ms, p.value + 0.0)).collect::<Vec<_>>()
+            };
+            assert_eq!(plain(&found), plain(&expected), "{aggregation:?} {grid:?} {:?}", read.used);
+        }
     }
 }
 
@@ -96,6 +139,7 @@ proptest! {
         let dir = tempfile::tempdir().expect("a directory");
         let mut db = open(dir.path());
         let mut model = Model::new();
+        let (mut which, mut now_ms) = (0, NOW_MS);
         for step in steps {
             match step {
                 Step::Append(samples) => apply(&mut model, &db, &samples),
@@ -108,10 +152,19 @@ proptest! {
                     }
                 }
                 Step::Seal => db.seal().expect("sealed"),
-                Step::Maintain => drop(db.maintain(NOW_MS).expect("maintained")),
+                Step::Maintain => {
+                    // Late enough for what waits until nothing more comes.
+                    now_ms += 120_000;
+                    db.maintain(now_ms).expect("maintained");
+                }
+                Step::Rules(other) => {
+                    which = other;
+                    db.set_retention_rules(rules(which)).expect("legal");
+                }
                 Step::Reopen => {
                     drop(db);
                     db = open(dir.path());
+                    db.set_retention_rules(rules(which)).expect("legal");
                 }
             }
             check(&model, &db);

@@ -130,7 +130,7 @@ pub(crate) async fn a_range_is_what_the_one_definition_says(store: Arc<dyn Store
             let grid = Grid { start_ms, end_ms: NOW_MS + 100, step_ms };
             let request = ask(&[Matcher::equal("pod", "p")], grid, aggregation);
             let answer = store.range(&all(), request).await.expect("answered");
-            let points = answer.into_iter().flat_map(|series| series.samples).collect::<Vec<_>>();
+            let points = answer.series.into_iter().flat_map(|series| series.samples).collect::<Vec<_>>();
             assert_eq!(points, resample(&samples, grid, aggregation), "{name} every {step_ms}");
         }
     }
@@ -143,7 +143,7 @@ pub(crate) async fn a_counter_is_read_as_its_rate(store: Arc<dyn Store>) {
     let grid = Grid { start_ms: NOW_MS - 900_000, end_ms: NOW_MS, step_ms: 60_000 };
     let request =
         RangeRequest { counter: true, ..ask(&[Matcher::equal("pod", "p")], grid, Aggregation::Avg) };
-    let answer = store.range(&all(), request).await.expect("answered");
+    let answer = store.range(&all(), request).await.expect("answered").series;
     assert_eq!(answer[0].samples, resample(&counter_rates(&samples, 300_000), grid, Aggregation::Avg));
     assert_eq!(answer[0].samples.len(), 16);
 }
@@ -190,7 +190,7 @@ pub(crate) async fn a_scope_bounds_every_call(store: Arc<dyn Store>) {
     assert!(store.latest(&only("c"), &rps, 0).await.expect("read").is_empty());
     let grid = Grid { start_ms: NOW_MS, end_ms: NOW_MS, step_ms: 1_000 };
     let request = ask(&rps, grid, Aggregation::Avg);
-    assert_eq!(store.range(&only("a"), request).await.expect("read").len(), 1);
+    assert_eq!(store.range(&only("a"), request).await.expect("read").series.len(), 1);
     assert_eq!(store.delete(&only("a"), &rps, i64::MIN, i64::MAX).await.expect("deleted"), 1);
     assert_eq!(select(&*store, &rps).await.len(), 2);
 }
@@ -226,8 +226,8 @@ pub(crate) async fn a_range_that_would_read_more_than_the_limit_is_refused(store
     };
     let error = all_of(99, &[]).await.expect_err("refused");
     assert!(matches!(&error, StoreError::TooLarge(told) if told.contains("ask for")), "{error}");
-    assert_eq!(all_of(100, &[]).await.expect("answered").len(), 2);
-    assert_eq!(all_of(50, &[Matcher::equal("pod", "p1")]).await.expect("answered").len(), 1);
+    assert_eq!(all_of(100, &[]).await.expect("answered").series.len(), 2);
+    assert_eq!(all_of(50, &[Matcher::equal("pod", "p1")]).await.expect("answered").series.len(), 1);
 }
 
 pub(crate) async fn concurrent_writers_lose_nothing(store: Arc<dyn Store>) {

@@ -243,6 +243,7 @@ impl Asking<'_> {
             };
             let rates = self.app.store.range(self.context, request).await?;
             let rates: BTreeMap<_, f64> = rates
+                .series
                 .iter()
                 .filter_map(|series| Some((series.labels.as_ref(), series.samples.first()?.value)))
                 .collect();

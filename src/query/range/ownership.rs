@@ -92,6 +92,13 @@ impl Owners<'_> {
             counter: false,
             samples_max: self.samples_max,
         };
-        Ok(self.store.range(self.context, request).await?.into_iter().map(|series| series.labels).collect())
+        Ok(self
+            .store
+            .range(self.context, request)
+            .await?
+            .series
+            .into_iter()
+            .map(|series| series.labels)
+            .collect())
     }
 }

@@ -3,7 +3,11 @@
 //! A test starts itself again as the child, which says on its standard output what has been
 //! acknowledged; the parent cuts it off, opens the store and compares.
 
-use lookback_storage::{Db, Labels, Matcher, Options, OutOfOrder, ReadLimits, Sample, Selection, WriteBatch};
+use lookback_storage::resample::resample;
+use lookback_storage::{
+    Aggregation, Db, Grid, Labels, Matcher, Options, OutOfOrder, ReadLimits, RollupWindows, Sample,
+    Selection, WriteBatch,
+};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -15,6 +19,8 @@ const CHILD_VARIABLE: &str = "LOOKBACK_KILL_CHILD";
 const SERIES: i64 = 50;
 /// Milliseconds from one round of samples to the next.
 const STEP_MS: i64 = 1_000;
+/// Windows of the rollups.
+const WINDOW_MS: i64 = 4 * STEP_MS;
 /// Rounds from one delete of series 0 to the next, and how many newest rounds it leaves.
 const DELETE_EVERY: i64 = 25;
 const DELETE_KEEPS: i64 = 10;
@@ -23,6 +29,7 @@ pub(crate) fn open(dir: &Path) -> Db {
     let options = Options {
         retention_ms: Some(200 * STEP_MS),
         partition_ms: 40 * STEP_MS,
+        rollups: RollupWindows::from([(WINDOW_MS, Some(1_000 * STEP_MS))]),
         seal_log_bytes: 8 << 10,
         blocks_per_partition_max: 2,
         ..Options::default()
@@ -101,6 +108,14 @@ pub(crate) fn check(dir: &Path, told: &Told) {
                 Sample::new(sample.timestamp_ms, value(series, sample.timestamp_ms / STEP_MS))
             );
         }
+        let n = series.to_string();
+        let matchers = [Matcher::equal("n", &n)];
+        let start_ms = (newest - 160) * STEP_MS / WINDOW_MS * WINDOW_MS;
+        let grid = Grid { start_ms, end_ms: newest * STEP_MS, step_ms: WINDOW_MS };
+        let selection = Selection { matchers: &matchers, visible: None };
+        let range = db.range(selection, grid, Aggregation::Last, false, limits).expect("read");
+        let points: Vec<Sample> = range.series.into_iter().flat_map(|(_, points)| points).collect();
+        assert_eq!(points, resample(samples, grid, Aggregation::Last), "series {series}: {:?}", range.used);
         let has = |round: &i64| samples.binary_search_by_key(&(round * STEP_MS), |s| s.timestamp_ms).is_ok();
         let kept = told.acknowledged.iter().filter(|round| **round > newest - 190);
         let lost: Vec<&i64> =
@@ -112,7 +127,8 @@ pub(crate) fn check(dir: &Path, told: &Told) {
             assert!(back.is_empty(), "deleted samples came back: {back:?}");
         }
     }
-    assert_eq!((db.stats().damaged_blocks, db.stats().damaged_chunks), (0, 0));
+    let stats = db.stats();
+    assert_eq!((stats.damaged_blocks, stats.damaged_chunks, stats.damaged_rollups), (0, 0, 0));
 }
 
 /// Where a child is to work, if this process is one.

@@ -1,0 +1,45 @@
+//! Flags of `lookback delete`. What is deleted is said on the command line only: a variable that was left
+//! over from another time must not delete anything.
+
+use super::LogArgs;
+use crate::series_selector;
+use crate::time::{UnixUnit, parse_timestamp};
+use clap::Args;
+use lookback_storage::Matcher;
+use std::path::PathBuf;
+
+/// Flags of `lookback delete`.
+#[derive(Clone, Debug, Args)]
+pub struct DeleteCommand {
+    /// Where the data is kept. No server may hold it.
+    #[arg(long, value_name = "DIR", env = "LOOKBACK_DATA_DIR", default_value = "./lookback-data")]
+    pub data_dir: PathBuf,
+
+    /// Which series: a selector such as cpu{namespace="shop"}. Once or more.
+    #[arg(long = "match", value_name = "SELECTOR", required = true, value_parser = selector)]
+    pub selectors: Vec<Selector>,
+
+    /// Samples from this time on, Unix seconds or RFC 3339 [default: all].
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub start: Option<i64>,
+
+    /// Samples up to this time [default: all].
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub end: Option<i64>,
+
+    /// How logs look.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// The matchers of a selector.
+#[derive(Clone, Debug)]
+pub struct Selector(pub Vec<Matcher>);
+
+fn selector(text: &str) -> Result<Selector, String> {
+    series_selector::parse(text).map(Selector).map_err(|error| error.to_string())
+}
+
+fn time(text: &str) -> Result<i64, String> {
+    parse_timestamp(text, UnixUnit::Seconds).map_err(|error| error.to_string())
+}

@@ -57,6 +57,9 @@ impl Matcher {
         let (name, value) = (name.into(), value.into());
         let test = match op {
             MatchOp::Equal | MatchOp::NotEqual => Test::Equality,
+            _ if is_list_of_words(&value) => {
+                Test::OneOf(Arc::new(value.split('|').map(str::to_owned).collect()))
+            }
             MatchOp::Regex | MatchOp::NotRegex => Test::Regex(
                 regex::RegexBuilder::new(&format!("^(?s:{value})$"))
                     .size_limit(REGEX_BYTES_MAX)
@@ -137,6 +140,12 @@ impl Matcher {
     }
 }
 
+/// Whether an expression is words that stand for themselves, with `|` between them, as lists of pods are:
+/// however long, it needs no automaton.
+fn is_list_of_words(expression: &str) -> bool {
+    expression.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b':' | b'/' | b'|'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +164,12 @@ mod tests {
         assert!(any_of(&[""]).matches_value("") && !any_of(&[]).matches_value(""));
         assert!(!Matcher::none_of("pod", ["web-1"].into_iter()).matches(&labels));
         assert!(Matcher::none_of("pod", std::iter::empty()).matches(&labels));
+        let pods: Vec<String> = (0..50_000).map(|i| format!("web-7d4b9c6f5-{i:05}")).collect();
+        let long = Matcher::new("pod", MatchOp::Regex, pods.join("|")).expect("a list of any length");
+        assert!(long.matches_value("web-7d4b9c6f5-49999") && !long.matches_value("web-7d4b9c6f5"));
+        assert!(
+            regex(MatchOp::Regex, "a||b").matches_value("") && regex(MatchOp::Regex, "").matches_value("")
+        );
         for set in [any_of(&["a.b", "c|d"]), any_of(&[])] {
             let same = Matcher::new("pod", MatchOp::Regex, set.value()).expect("compiles");
             for value in ["a.b", "axb", "c|d", "c", ""] {

@@ -168,7 +168,7 @@ async fn run_backup(args: &BackupArgs) -> anyhow::Result<()> {
     store.close().await?;
     let report = backup?;
     for what in &report.left_out {
-        tracing::warn!(what, "a damaged block is not in the backup");
+        tracing::warn!(what, "not in the backup");
     }
     writeln!(std::io::stdout(), "backed up {}", operations::summary(&report))?;
     Ok(())

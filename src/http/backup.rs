@@ -43,7 +43,7 @@ async fn take(app: &App, caller: &Caller) -> Result<Response, ApiError> {
     };
     let report = app.store.backup(dir).await?;
     for what in &report.left_out {
-        tracing::warn!(what, "a damaged block is not in the backup");
+        tracing::warn!(what, "not in the backup");
     }
     let data = json!({
         "series": report.series,
@@ -51,7 +51,7 @@ async fn take(app: &App, caller: &Caller) -> Result<Response, ApiError> {
         "bytes": report.bytes,
         "blocksCopied": report.blocks_copied,
         "bytesCopied": report.bytes_copied,
-        "damagedLeftOut": report.left_out,
+        "leftOut": report.left_out,
     });
     Ok(Json(json!({ "status": "success", "data": data })).into_response())
 }

@@ -4,6 +4,9 @@
 //! A backup is what was acknowledged when it was begun: everything is sealed first. Blocks never change,
 //! so a backup into the directory of an earlier one copies only those that are new. The manifest, written
 //! last, says which blocks belong to it, with a checksum of each.
+//!
+//! **Limit.** Rollups are not in a backup: a restored store makes them anew of its samples. Those of
+//! partitions whose samples have expired are not restored, and the report names them.
 
 use crate::block::{BLOCKS_DIR, Block};
 use crate::catalog::{self, CATALOG_DIR, Catalog, FileEntry, Part};
@@ -15,6 +18,7 @@ use crate::index::{Checkpoint, StoreRecord, Whole, make_anew};
 use crate::labels::Labels;
 use crate::log::{LOG_DIR, Log, SeriesDefinition};
 use crate::recover::{INDEX_DIR, files_below};
+use crate::rollup;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -40,7 +44,7 @@ pub struct BackupReport {
     pub bytes_copied: u64,
     /// Series.
     pub series: usize,
-    /// Blocks that are damaged and were left out, each with what is wrong with it.
+    /// What was left out: blocks that are damaged, and rollups that have outlived their samples.
     pub left_out: Vec<String>,
 }
 
@@ -72,6 +76,12 @@ impl Db {
         let left_out = damaged.iter().map(|record| record.path(Path::new("")).display().to_string());
         let mut report =
             BackupReport { series: series.len(), left_out: left_out.collect(), ..BackupReport::default() };
+        let units = inner.state.rollups();
+        let outlived = units.values().filter(|unit| unit.record.samples_dropped && !unit.files.is_empty());
+        report.left_out.extend(outlived.map(|unit| {
+            let dir = rollup::unit_dir(Path::new(""), unit.record.partition_start_ms);
+            format!("{}: its samples have expired, and rollups are not backed up", dir.display())
+        }));
         let is_there = |block: &Block| {
             let known = earlier.get(&block.record().id)?;
             let bytes = fs::metadata(known.record.path(to)).ok()?.len();
@@ -152,7 +162,7 @@ pub fn restore(
         series: named().collect(),
         blocks: manifest.files.iter().map(|entry| entry.record.clone()).collect(),
         deletes: manifest.deletes,
-        // A backup has the samples: their rollups are made anew.
+        // They are made anew of the samples.
         rollups: Vec::new(),
     };
     make_anew(&building.join(INDEX_DIR), store, &whole)?;

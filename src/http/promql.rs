@@ -8,7 +8,7 @@
 //! | `/api/v1/metadata` | GET | what senders say of metrics |
 //! | `/api/v1/status/buildinfo`, `/api/v1/status/tsdb` | GET | who answers, how much it holds |
 //!
-//! A query is parsed and evaluated on a thread of its own ([`run`]), which ends when the client leaves or
+//! A query is parsed and evaluated on a thread of its own (`run`), which ends when the client leaves or
 //! the time is over, and its answer is sent as it is written. Errors are Prometheus JSON: 400 `bad_data`,
 //! 422 `execution`, 503 `timeout`; a parameter that is not known is ignored, as Prometheus does it.
 

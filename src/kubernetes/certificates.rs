@@ -1,7 +1,7 @@
 //! The certificate that the secure port shows: given as files, or made here at first start.
 //!
 //! A made one lives in the data directory's `certs/`: `serving.crt` (with the certificate of the
-//! authority that signed it, [`super::own_ca`]) and `serving.key` (readable by its owner only). It is kept
+//! authority that signed it, `own_ca`) and `serving.key` (readable by its owner only). It is kept
 //! from start to start, and replaced, also while it is served, when it is near its end, damaged, or
 //! without a name that it should have. `ca.crt` beside it is what to trust: `curl --cacert`, or an
 //! APIService's `caBundle`.

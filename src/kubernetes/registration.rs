@@ -2,8 +2,8 @@
 //!
 //! A group and version is served by one APIService, and whoever writes it last has it, with all of the
 //! cluster's autoscalers. So Lookback looks before it registers ([`judge`]), and where it takes one over
-//! ([`take_over`]) the former owner is written into an annotation of that same APIService, so that it
-//! can be given back ([`give_back`]) by anyone, from anywhere, whatever became of Lookback.
+//! (`take_over`) the former owner is written into an annotation of that same APIService, so that it
+//! can be given back (`give_back`) by anyone, from anywhere, whatever became of Lookback.
 
 use super::cluster::reasons;
 use k8s_openapi::ByteString;

@@ -1,8 +1,8 @@
 //! PromQL: the language of Prometheus 3, over the store.
 //!
-//! A query is read by the crate `promql-parser`, behind bounds on its size and nesting ([`guard`]), and
-//! turned into expressions of our own ([`lower`]), which refuse by name what is not supported. Evaluation
-//! ([`engine`]) goes over the steps of a query for one series after another wherever the expression allows:
+//! A query is read by the crate `promql-parser`, behind bounds on its size and nesting (`guard`), and
+//! turned into expressions of our own (`lower`), which refuse by name what is not supported. Evaluation
+//! (`engine`) goes over the steps of a query for one series after another wherever the expression allows:
 //! a selector, a function, arithmetic with a scalar and an aggregation hold one series and their outcome;
 //! matching two vectors, `or`, sorting and histogram functions hold their inputs. What is held is counted
 //! against a budget. It blocks, so it runs on a thread of its own.

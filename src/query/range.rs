@@ -7,7 +7,7 @@
 //!
 //! 1. The metric is looked up in [`Settings::usage_sources`]: `cpu` and `memory` are ordered lists of
 //!    series names. A metric that is not there is itself the name of a stored series.
-//! 2. The workload's pods are those that it owned at any time within the range ([`ownership`]), and
+//! 2. The workload's pods are those that it owned at any time within the range (`ownership`), and
 //!    those of series that carry the label `workload="W"`. Where neither has a point in the range, and
 //!    for pods whose owner was never noted, the name of the pod decides ([`selection`]). `infos` tells
 //!    which applied. Workloads of one name and different kinds are answered side by side, each series

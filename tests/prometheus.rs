@@ -5,17 +5,15 @@
 
 mod common;
 
-use common::process::{Client, Process, SOON, Server, free_port, wait_until};
+use common::process::{SOON, Server, wait_until};
+use common::prometheus::{self, Prometheus};
 use common::store::{Everything, read_dir};
 use lookback_storage::{Labels, STALENESS_MARKER_BITS};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -72,58 +70,17 @@ impl Drop for Target {
     }
 }
 
-/// Prometheus with its data in `dir`.
-struct Prometheus {
-    process: Process,
-    client: Client,
-}
-
-impl Prometheus {
-    fn start(dir: &Path, write_to: SocketAddr, target: SocketAddr) -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let config = format!(
-            "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n\
-             scrape_configs:\n\
-             - job_name: itself\n  static_configs:\n  - targets: ['{address}']\n\
-             - job_name: odd\n  static_configs:\n  - targets: ['{target}']\n    \
-             labels: {{namespace: default, workload: odd, pod: odd-0}}\n\
-             remote_write:\n- url: http://{write_to}/api/v1/write\n  \
-             queue_config: {{batch_send_deadline: 500ms}}\n"
-        );
-        let file = dir.join("prometheus.yml");
-        std::fs::write(&file, config).unwrap();
-        let process = Process::spawn(
-            Command::new("prometheus")
-                .arg(format!("--config.file={}", file.display()))
-                .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
-                .arg(format!("--web.listen-address={address}"))
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped()),
-        );
-        let mut this = Self { process, client: Client::new(address) };
-        wait_until("Prometheus is ready", || {
-            assert!(this.process.ended().is_none(), "it ended:\n{}", this.process.stderr.all());
-            this.client.send("GET", "/-/ready", &[], b"").is_ok_and(|reply| reply.status == 200)
-        });
-        this
-    }
-
-    /// The result of a query, now.
-    fn query(&mut self, query: &str) -> Vec<Value> {
-        let path = format!("/api/v1/query?query={}", utf8_percent_encode(query, NON_ALPHANUMERIC));
-        let reply = self.client.send("GET", &path, &[], b"").unwrap();
-        let mut answer = reply.json();
-        match answer["data"]["result"].take() {
-            Value::Array(result) => result,
-            _ => panic!("{}", reply.text()),
-        }
-    }
-
-    /// The value of a query that has one.
-    fn number(&mut self, query: &str) -> Option<f64> {
-        self.query(query).first()?["value"][1].as_str()?.parse().ok()
-    }
+/// A configuration that scrapes itself and `target`, and writes all of it to `write_to`.
+fn config(itself: SocketAddr, write_to: SocketAddr, target: SocketAddr) -> String {
+    format!(
+        "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n\
+         scrape_configs:\n\
+         - job_name: itself\n  static_configs:\n  - targets: ['{itself}']\n\
+         - job_name: odd\n  static_configs:\n  - targets: ['{target}']\n    \
+         labels: {{namespace: default, workload: odd, pod: odd-0}}\n\
+         remote_write:\n- url: http://{write_to}/api/v1/write\n  \
+         queue_config: {{batch_send_deadline: 500ms}}\n"
+    )
 }
 
 /// Times in milliseconds and values of one series of an answer.
@@ -166,16 +123,14 @@ fn check_equal(held: &Everything, answered: &[Value]) {
 
 #[test]
 fn what_prometheus_scraped_is_held_here_as_it_holds_it() {
-    if Command::new("prometheus").arg("--version").output().is_err() {
-        let sentence = "there is no `prometheus` on the path: apt-get install prometheus (tests/run does)";
-        assert!(std::env::var_os("CI").is_none(), "{sentence}");
-        eprintln!("SKIPPED: {sentence}");
+    if !prometheus::is_there("prometheus") {
         return;
     }
     let (data, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let server = Server::start(data.path(), &["--log-level", "warn"]);
     let target = Target::start();
-    let mut prometheus = Prometheus::start(there.path(), server.address, target.address);
+    let configured = |itself| config(itself, server.address, target.address);
+    let mut prometheus = Prometheus::start(there.path(), configured, &[]);
     wait_until("the target has been scraped some times", || {
         prometheus.number("count_over_time(odd_total[5m])").is_some_and(|count| count >= SCRAPES)
     });

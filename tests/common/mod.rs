@@ -3,6 +3,7 @@
 pub mod fake_kubernetes;
 pub mod manifests;
 pub mod process;
+pub mod prometheus;
 pub mod remote_write;
 pub mod store;
 pub mod tls;

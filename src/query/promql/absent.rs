@@ -7,7 +7,7 @@ use super::labels::SeriesLabels;
 use super::series::{Points, Series};
 use super::steps::Steps;
 use lookback_storage::{METRIC_NAME_LABEL, MatchOp, Matcher};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Engine<'_> {
     /// 1 at the steps at which a vector is empty.
@@ -49,13 +49,17 @@ impl Engine<'_> {
     }
 }
 
-/// What a selector says for sure of the labels of what is not there: those that it names once, by `=`.
+/// What a selector says for sure of the labels of what is not there: as in Prometheus the first `=` of a label
+/// counts, unless another matcher of it comes after.
 fn labels_of(matchers: &[Matcher]) -> SeriesLabels {
-    let mut sure: BTreeMap<&str, Option<&str>> = BTreeMap::new();
+    let mut equal: BTreeSet<&str> = BTreeSet::new();
+    let mut sure: BTreeMap<&str, &str> = BTreeMap::new();
     for matcher in matchers.iter().filter(|m| m.name() != METRIC_NAME_LABEL) {
-        let is_first = !sure.contains_key(matcher.name());
-        let value = Some(matcher.value()).filter(|_| is_first && matcher.op() == MatchOp::Equal);
-        sure.insert(matcher.name(), value);
+        if matcher.op() == MatchOp::Equal && equal.insert(matcher.name()) {
+            sure.insert(matcher.name(), matcher.value());
+        } else {
+            sure.remove(matcher.name());
+        }
     }
-    SeriesLabels::of(sure.into_iter().filter_map(|(name, value)| Some((name, value?))))
+    SeriesLabels::of(sure)
 }

@@ -1,6 +1,8 @@
 //! Commands beside the server: they look at a cluster, or at a running Lookback, and end.
 
 pub mod explain;
+pub mod export;
+pub mod inspect;
 pub mod operations;
 pub mod registration;
 

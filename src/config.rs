@@ -9,6 +9,8 @@ mod cluster;
 mod damage;
 pub mod delete;
 pub mod explain;
+pub mod export;
+pub mod inspect;
 mod limits;
 mod operations;
 mod query;
@@ -32,6 +34,8 @@ pub use settings_file::SettingsError;
 pub use tls::TlsArgs;
 
 use self::explain::ExplainArgs;
+use self::export::ExportArgs;
+use self::inspect::InspectArgs;
 use self::registration::{PreflightArgs, RegistrationArgs, TakeOverArgs};
 use crate::app::Settings;
 use crate::ingest::import::ImportArgs;
@@ -76,6 +80,10 @@ pub enum Command {
     GiveBack(Box<RegistrationArgs>),
     /// Delete series, or a span of them, while no server holds the store.
     Delete(Box<DeleteCommand>),
+    /// Show what a data directory holds and how much it takes, also beside a running server.
+    Inspect(Box<InspectArgs>),
+    /// Write series as OpenMetrics text while no server holds the store; import brings them back.
+    Export(Box<ExportArgs>),
 }
 
 /// Flags of `lookback import`.

@@ -7,8 +7,9 @@ use anyhow::Context as _;
 use clap::Parser;
 use lookback::app::{App, Parts};
 use lookback::clock::{Clock, SystemClock};
-use lookback::commands::{explain, operations, registration};
+use lookback::commands::{explain, export, inspect, operations, registration};
 use lookback::config::delete::Selector;
+use lookback::config::export::ExportArgs;
 use lookback::config::retention::{parse_rules, read_rules_file};
 use lookback::config::{
     BackupArgs, Cli, Command, DeleteCommand, ImportCommand, LogArgs, LogFormat, ServeArgs, StoreArgs,
@@ -34,6 +35,7 @@ use std::io::{IsTerminal, Write};
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -52,6 +54,8 @@ fn main() -> ExitCode {
         Command::TakeOver(args) => run(&args.registration.log, registration::take_over(&args)),
         Command::GiveBack(args) => run(&args.log, registration::give_back(&args)),
         Command::Delete(args) => run(&args.log, run_delete(&args)),
+        Command::Inspect(args) => run(&args.log.clone(), aside(move || inspect::inspect(&args))),
+        Command::Export(args) => run(&args.log, run_export(&args)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -211,6 +215,20 @@ async fn run_delete(args: &DeleteCommand) -> anyhow::Result<()> {
     // A closed stdout does not undo the delete.
     let _ = writeln!(std::io::stdout(), "deleted samples of {series} series");
     Ok(())
+}
+
+async fn run_export(args: &ExportArgs) -> anyhow::Result<()> {
+    let stop = stop_signals().context("signals can't be listened for")?;
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let (args, told) = (args.clone(), Arc::clone(&cancelled));
+    let mut exporting = tokio::task::spawn_blocking(move || export::export(&args, &told));
+    tokio::select! {
+        exported = &mut exporting => return exported.context("the export broke off")?,
+        () = stopped(stop) => {}
+    }
+    cancelled.store(true, Ordering::Relaxed);
+    tracing::info!("stopping the export");
+    exporting.await.context("the export broke off")?
 }
 
 /// An open store with its background work.

@@ -1,4 +1,4 @@
-//! Verify, backup and restore by the built binary: online and offline, damage found and named.
+//! Inspect, verify, backup and restore by the built binary: online and offline, damage found and named.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
@@ -94,4 +94,48 @@ fn each_damaged_byte_of_a_block_is_found_and_named() {
     }
     std::fs::write(&block, whole).unwrap();
     said(&run(&["verify", "--data-dir"], &[dir.path()]), 0);
+}
+
+#[test]
+fn what_a_directory_holds_is_shown_beside_a_running_server_and_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let backup_dir = at("backup").display().to_string();
+    let server = Server::start(&at("data"), &["--backup-dir", &backup_dir]);
+    let push = |value: usize| server.post("/write-metrics/nodes/n1/load", value.to_string()).status;
+    assert!((0..40).all(|value| push(value) == 200));
+    assert_eq!(server.post("/api/v1/admin/backup", "").status, 200, "a backup seals");
+    assert!((40..50).all(|value| push(value) == 200));
+    assert_eq!(server.post("/write-metrics/nodes/n2/load", "1").status, 200);
+    let shown = || {
+        let output = run(&["inspect", "--output=json", "--data-dir"], &[&at("data")]);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    for _ in 0..2 {
+        let shown = shown();
+        let sealed = &shown["partitions"];
+        let sum =
+            |field: &str| sealed.as_array().unwrap().iter().map(|p| p[field].as_u64().unwrap()).sum::<u64>();
+        assert_eq!(
+            (sum("samples"), &shown["log"]["samples"], &shown["samples"]),
+            (40, &11.into(), &51.into())
+        );
+        assert_eq!((&shown["series"], &sealed[0]["class"]), (&2.into(), &"default".into()), "{shown}");
+        let codecs = shown["codecs"].as_array().unwrap();
+        let of = |column: &str| codecs.iter().filter(|c| c["column"] == column).collect::<Vec<_>>();
+        assert!(!of("times").is_empty() && !of("values").is_empty(), "{shown}");
+        assert!(codecs.iter().all(|codec| codec["codec"] != "unknown"), "{shown}");
+        let columns: u64 = of("values").iter().map(|codec| codec["columns"].as_u64().unwrap()).sum();
+        assert_eq!(columns, sum("chunks"));
+        assert!(shown["bytes"].as_u64() > shown["index"]["bytes"].as_u64());
+        assert_eq!(shown["damage"], serde_json::json!([]));
+    }
+    server.kill9();
+    let text = said(&run(&["inspect", "--data-dir"], &[&at("data")]), 0);
+    for part in ["2 series, 51 samples", "CLASS", "default", "COLUMN", "log: 11 samples", "index: "] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    let text = said(&run(&["inspect", "--data-dir"], &[&at("nowhere")]), 1);
+    assert!(text.contains("--data-dir"), "{text}");
 }

@@ -36,10 +36,10 @@ pub struct DeleteCommand {
 #[derive(Clone, Debug)]
 pub struct Selector(pub Vec<Matcher>);
 
-fn selector(text: &str) -> Result<Selector, String> {
+pub(super) fn selector(text: &str) -> Result<Selector, String> {
     series_selector::parse(text).map(Selector).map_err(|error| error.to_string())
 }
 
-fn time(text: &str) -> Result<i64, String> {
+pub(super) fn time(text: &str) -> Result<i64, String> {
     parse_timestamp(text, UnixUnit::Seconds).map_err(|error| error.to_string())
 }

@@ -69,8 +69,14 @@ impl BadLines {
     }
 }
 
-/// A value as both formats write it; `None`: it is none, or overflows.
+/// A value as both formats write it; `None`: it is none, or overflows. A NaN may say its bits, as
+/// `NaN(0x7ff0000000000002)`: so does `lookback export`.
 pub(super) fn parse_value(text: &str) -> Option<f64> {
+    if let Some(digits) = text.strip_prefix("NaN(0x").and_then(|rest| rest.strip_suffix(')')) {
+        let whole = digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let bits = u64::from_str_radix(digits, 16).ok().filter(|_| whole)?;
+        return Some(f64::from_bits(bits)).filter(|value| value.is_nan());
+    }
     let value: f64 = text.parse().ok()?;
     let overflows = value.is_infinite() && text.bytes().any(|b| b.is_ascii_digit());
     (!overflows).then_some(value)

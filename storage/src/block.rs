@@ -6,7 +6,7 @@ mod read;
 mod write;
 
 pub(crate) use entries::ChunkEntry;
-pub(crate) use read::Block;
+pub(crate) use read::{Block, CodecWindow};
 pub(crate) use write::BlockWriter;
 
 use std::os::unix::fs::FileExt;

@@ -12,8 +12,8 @@ mod values;
 mod xor;
 
 pub(crate) use decimal::{scaled_by, unscaled_by};
-pub(crate) use times::{decode_times, encode_times};
-pub(crate) use values::{decode_values, encode_values};
+pub(crate) use times::{decode_times, encode_times, time_codec_name};
+pub(crate) use values::{decode_values, encode_values, value_codec_name};
 
 /// How much is spent on a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

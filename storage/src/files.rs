@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Syncs a file or directory; for a directory: the names in it.
 pub(crate) fn sync_path(path: &Path) -> Result<()> {
@@ -47,6 +47,12 @@ pub(crate) fn remove_dir_all(path: &Path) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         removed => removed.map_err(Error::io("remove", path)).and_then(|()| sync_parent(path)),
     }
+}
+
+/// All files below a directory.
+pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
 /// Bytes of all files below a directory; what can't be read counts nothing.

@@ -49,6 +49,21 @@ pub(crate) fn check(dir: &Path, store: &StoreRecord) -> Result<()> {
     }
 }
 
+/// What the file says, if it is whole.
+pub(crate) fn read(dir: &Path) -> Option<StoreRecord> {
+    let said = fs::read_to_string(dir.join(META_FILE)).ok()?;
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let ["format", format, "uuid", uuid, "partition_ms", partition_ms, "crc32c", _] = words[..] else {
+        return None;
+    };
+    let store = StoreRecord {
+        format: format.parse().ok()?,
+        uuid: uuid.parse().ok()?,
+        partition_ms: partition_ms.parse().ok()?,
+    };
+    (text(&store) == said).then_some(store)
+}
+
 /// Makes the file say that the directory belongs to this store.
 pub(crate) fn rewrite(dir: &Path, store: &StoreRecord) -> Result<()> {
     files::write_durably(&dir.join(META_FILE), text(store).as_bytes())

@@ -39,12 +39,12 @@
 //! | `db` | opening, the public calls |
 //! | `inner` | an open store, which seals and maintenance work on |
 //! | `recover` | index and log brought into memory at the start |
-//! | `backup`, `verify` | copies of a store, and stores of copies; every checksum |
+//! | `backup`, `verify`, `inspect` | copies of a store, and stores of copies; every checksum; what takes how much |
 //! | `repair`, `quarantine` | a damaged index or log: what can be read is taken, the rest set aside |
 //! | `commit` | the one thread that changes the store: group commit |
 //! | `seal`, `merge`, `maintain` | memory to blocks; blocks to fewer; what is done when |
 //! | `retention`, `expire`, `room` | rules and classes; what goes by age, and for want of room |
-//! | `select`, `each` | reads: memory and blocks merged; one series after another |
+//! | `select`, `each`, `pieces` | reads: memory and blocks merged; one series after another; everything in pieces |
 //! | `rollup` | windows in the place of samples: made, kept, read |
 //! | `resample` | what a point of a resampled series is |
 //! | `state`, `registry`, `series`, `latest`, `postings`, `deletes` | what is in memory |
@@ -73,6 +73,7 @@ mod files;
 mod identity;
 mod index;
 mod inner;
+mod inspect;
 mod keyvalue;
 pub mod labels;
 mod latest;
@@ -81,6 +82,7 @@ mod maintain;
 mod matcher;
 mod merge;
 mod options;
+mod pieces;
 mod postings;
 mod quarantine;
 mod recover;
@@ -104,10 +106,12 @@ pub use backup::{BackupReport, restore};
 pub use db::{Db, Stats};
 pub use each::{Pick, Visit};
 pub use error::{Error, Result};
+pub use inspect::{Inspected, InspectedCodec, InspectedLog, InspectedPartition, InspectedRollups, inspect};
 pub use labels::{LabelError, Labels, METRIC_NAME_LABEL};
 pub use maintain::Maintained;
 pub use matcher::{MatchOp, Matcher, MatcherError};
 pub use options::{OnDamage, Options};
+pub use pieces::Piece;
 pub use resample::{Aggregation, Grid};
 pub use retention::{DEFAULT_CLASS, KeepMs, RULES_MAX, RetentionError, RetentionRule, RollupWindows};
 pub use rollup::{RangeRead, RangeUse};

@@ -120,8 +120,13 @@ impl Log {
     }
 }
 
-/// Looks through the log in `dir` without opening it: how many groups there are, and what is wrong.
-pub(crate) fn verify(dir: &Path, writer: Uuid) -> Result<(usize, Vec<String>)> {
+/// Looks through the log in `dir` without opening it: how many groups there are, and what is wrong. Hands
+/// each group to `visit`.
+pub(crate) fn verify(
+    dir: &Path,
+    writer: Uuid,
+    mut visit: impl FnMut(&Group),
+) -> Result<(usize, Vec<String>)> {
     let (mut groups, mut damage) = (0, Vec::new());
     if !dir.is_dir() {
         return Ok((0, vec![Error::damaged(dir, "there is no log").to_string()]));
@@ -129,7 +134,7 @@ pub(crate) fn verify(dir: &Path, writer: Uuid) -> Result<(usize, Vec<String>)> {
     for number in generations(dir)? {
         let path = generation_path(dir, number);
         let Some(generation) = generation::Generation::find(&path, number, writer)? else { continue };
-        let (found, wrong) = generation.verify(writer);
+        let (found, wrong) = generation.verify(writer, &mut visit);
         groups += found;
         // A server that runs may have sealed it in the meantime.
         damage.extend(wrong.into_iter().filter(|_| path.exists()));

@@ -4,6 +4,7 @@ use crate::block::{BLOCKS_DIR, Block, BlockRecord};
 use crate::catalog::{self, CATALOG_DIR, Catalog};
 use crate::deletes::{DeleteRecord, Deletes};
 use crate::error::{Error, Result};
+use crate::files::files_below;
 use crate::identity;
 use crate::index::{Index, Loaded, StoreRecord, finish_renewal};
 use crate::labels::Labels;
@@ -189,12 +190,6 @@ pub(crate) fn sort_orphans(state: &State, known: &HashSet<PathBuf>, next_seq: u6
         restore_latest(state)?;
     }
     Ok(next_block)
-}
-
-/// All files below a directory.
-pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
 /// Applies a group of the log to memory.

@@ -9,13 +9,14 @@
 use crate::block::{BLOCKS_DIR, BlockRecord};
 use crate::catalog::{self, CATALOG_DIR, Catalog};
 use crate::error::{Error, Result};
+use crate::files::files_below;
 use crate::identity;
 use crate::index::{Checkpoint, Index, Loaded, StoreRecord, Whole, make_anew};
 use crate::log::{self, LOG_DIR, LogOpening, OpenedLog};
 use crate::options::Options;
 use crate::postings::Postings;
 use crate::quarantine;
-use crate::recover::{INDEX_DIR, Recovered, files_below, replay, restore, restore_latest, sort_orphans};
+use crate::recover::{INDEX_DIR, Recovered, replay, restore, restore_latest, sort_orphans};
 use crate::rollup;
 use crate::state::State;
 use std::path::Path;

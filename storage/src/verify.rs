@@ -6,8 +6,8 @@
 use crate::block::{BLOCKS_DIR, Block, BlockRecord};
 use crate::catalog::{self, CATALOG_DIR};
 use crate::error::{Error, Result};
+use crate::files::files_below;
 use crate::log::{self, LOG_DIR};
-use crate::recover::files_below;
 use std::path::Path;
 
 /// What was looked at, and what is wrong.
@@ -56,7 +56,7 @@ pub fn verify(data_dir: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Ver
         progress(verified.bytes, all_bytes);
     }
     if let Some(store) = contents.store {
-        let (groups, damage) = log::verify(&data_dir.join(LOG_DIR), store.uuid)?;
+        let (groups, damage) = log::verify(&data_dir.join(LOG_DIR), store.uuid, |_| {})?;
         verified.log_groups = groups;
         verified.damage.extend(damage);
     } else if !files.is_empty() {

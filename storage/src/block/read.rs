@@ -1,6 +1,6 @@
 //! Reading a block.
 
-use super::entries::Entries;
+use super::entries::{Column, Entries};
 use super::{BlockRecord, ChunkEntry, FOOTER_BYTES, FOOTER_MAGIC, HEADER_BYTES, HEADER_MAGIC, Stage};
 use crate::bytes::Reader;
 use crate::chunk;
@@ -9,6 +9,16 @@ use crate::sample::Sample;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+/// How much of a block is read at once to look at the codecs of its columns.
+const CODEC_WINDOW_BYTES: usize = 256 << 10;
+
+/// The part of a block that was read last.
+#[derive(Debug, Default)]
+pub(crate) struct CodecWindow {
+    offset: u64,
+    bytes: Vec<u8>,
+}
 
 /// An open block, its index in memory.
 #[derive(Debug)]
@@ -64,6 +74,23 @@ impl Block {
     /// The chunks of one series, in time order.
     pub(crate) fn of_series(&self, series: u32) -> Vec<ChunkEntry> {
         self.entries.of_series(series)
+    }
+
+    /// The byte that names a column's codec, unchecked; `None`: the file ends before it. `window` is for
+    /// columns that are asked for in rising order.
+    pub(crate) fn codec_byte(&self, column: Column, window: &mut CodecWindow) -> Result<Option<u8>> {
+        let inside = |window: &CodecWindow| {
+            let at = usize::try_from(column.offset.checked_sub(window.offset)?).ok()?;
+            window.bytes.get(at).copied()
+        };
+        if let Some(byte) = inside(window) {
+            return Ok(Some(byte));
+        }
+        window.offset = column.offset;
+        window.bytes.resize(CODEC_WINDOW_BYTES, 0);
+        let read = self.file.read_at(&mut window.bytes, column.offset);
+        window.bytes.truncate(read.map_err(Error::io("read", &self.path))?);
+        Ok(inside(window))
     }
 
     /// The samples of one chunk.

@@ -26,6 +26,17 @@ enum TimeCodec {
 const ALL: [TimeCodec; 5] =
     [TimeCodec::Raw, TimeCodec::Pco, TimeCodec::Grid, TimeCodec::GridPacked, TimeCodec::GridPco];
 
+/// What FORMAT.md calls the codec of a column's first byte.
+pub(crate) fn time_codec_name(byte: u8) -> Option<&'static str> {
+    ALL.into_iter().find(|known| *known as u8 == byte).map(|codec| match codec {
+        TimeCodec::Raw => "raw",
+        TimeCodec::Pco => "pco",
+        TimeCodec::Grid => "grid",
+        TimeCodec::GridPacked => "grid, packed",
+        TimeCodec::GridPco => "grid, pco",
+    })
+}
+
 /// Appends timestamps, the codec's byte first. They are in rising order, or they take more bytes.
 pub(crate) fn encode_times(times: &[i64], effort: Effort, bytes: &mut Vec<u8>) {
     let (codec, column) = smallest(times, effort);

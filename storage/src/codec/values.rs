@@ -42,6 +42,19 @@ impl ValueCodec {
     }
 }
 
+/// What FORMAT.md calls the codec of a column's first byte.
+pub(crate) fn value_codec_name(byte: u8) -> Option<&'static str> {
+    ValueCodec::of(byte).map(|codec| match codec {
+        ValueCodec::Raw => "raw",
+        ValueCodec::Pco => "pco",
+        ValueCodec::DecimalPco => "decimal, pco",
+        ValueCodec::DecimalPacked => "decimal, packed",
+        ValueCodec::DecimalDeltaPacked => "decimal, differences packed",
+        ValueCodec::Xor => "XOR",
+        ValueCodec::Constant => "constant",
+    })
+}
+
 /// Columns shorter than this have nothing for quantile compression to learn from.
 const LEARNABLE_MIN: usize = 32;
 /// Of longer columns a part of this length decides between codecs that take long.

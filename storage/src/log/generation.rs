@@ -91,12 +91,16 @@ impl Generation {
     }
 
     /// Decodes every group; answers how many there are, and what is wrong.
-    pub(super) fn verify(&self, writer: Uuid) -> (usize, Vec<String>) {
+    pub(super) fn verify(&self, writer: Uuid, visit: &mut impl FnMut(&Group)) -> (usize, Vec<String>) {
         let mut damage: Vec<String> =
             self.damage.iter().map(|what| Error::damaged(&self.path, *what).to_string()).collect();
         let numbers = self.numbers(0, u64::MAX);
-        let broken = numbers.iter().filter_map(|seq| self.read(writer, *seq).err());
-        damage.extend(broken.map(|error| error.to_string()));
+        for seq in &numbers {
+            match self.read(writer, *seq) {
+                Ok((group, _)) => visit(&group),
+                Err(error) => damage.push(error.to_string()),
+            }
+        }
         if let (Some(first_seq), Some(durable_seq)) = (self.first_seq, self.durable_seq) {
             let missing = (first_seq..durable_seq).filter(|seq| !self.places.contains_key(seq)).count();
             if missing > 0 {

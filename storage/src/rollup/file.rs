@@ -80,6 +80,15 @@ impl RollupFile {
         Ok(this)
     }
 
+    /// Opens a file by what its name and its header say, and answers where its partition begins. Its class is
+    /// not known then.
+    pub(crate) fn open_by_name(data_dir: &Path, path: &Path) -> Result<(i64, Self)> {
+        let (partition_start_ms, record) = record_of(path)
+            .filter(|(start_ms, record)| record.path(data_dir, *start_ms) == path)
+            .ok_or_else(|| Error::damaged(path, "its name or its header is none of a rollup"))?;
+        Ok((partition_start_ms, Self::open(data_dir, partition_start_ms, record)?))
+    }
+
     #[cfg(test)]
     pub(crate) fn path(&self) -> &Path {
         &self.path

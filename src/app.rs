@@ -2,6 +2,7 @@
 
 use crate::budget::ByteBudget;
 use crate::clock::Clock;
+use crate::kubernetes::adapter::Adapter;
 use crate::kubernetes::catalog::Catalog;
 use crate::kubernetes::cluster::Cluster;
 use crate::kubernetes::live::{Live, LiveSettings};
@@ -152,7 +153,18 @@ impl Default for Settings {
 
 /// Shared by all handlers; a cheap clone.
 #[derive(Clone)]
-pub struct App(Arc<Parts>, ByteBudget, Option<Arc<Live>>);
+pub struct App(Arc<Parts>, ByteBudget, Option<Arc<Live>>, Delegates);
+
+/// The adapters that answer for metrics that Lookback does not know.
+#[derive(Clone, Debug, Default)]
+pub struct Delegates {
+    /// From one reading of their discovery to the next.
+    pub discovery_interval: Duration,
+    /// For metrics of objects.
+    pub custom: Option<Arc<Adapter>>,
+    /// For external metrics.
+    pub external: Option<Arc<Adapter>>,
+}
 
 /// What [`App`] is made of.
 pub struct Parts {
@@ -180,7 +192,20 @@ impl App {
         let largest = settings.body_bytes_max.saturating_add(settings.decoded_bytes_max.saturating_mul(2));
         let budget = ByteBudget::new(settings.request_bytes_max.max(largest));
         let live = parts.cluster.clone().map(|cluster| Arc::new(Live::new(cluster, parts.settings.live)));
-        Self(Arc::new(parts), budget, live)
+        Self(Arc::new(parts), budget, live, Delegates::default())
+    }
+
+    /// The same, with adapters for what it does not know.
+    #[must_use]
+    pub fn delegating(mut self, delegates: Delegates) -> Self {
+        self.3 = delegates;
+        self
+    }
+
+    /// The adapters for what is not known here.
+    #[must_use]
+    pub fn delegates(&self) -> &Delegates {
+        &self.3
     }
 
     /// What all requests together may take for what they carry.

@@ -7,6 +7,7 @@ mod apis;
 mod authentication;
 mod cluster;
 mod damage;
+mod delegation;
 pub mod delete;
 pub mod explain;
 pub mod export;
@@ -24,6 +25,7 @@ pub use apis::ApisArgs;
 pub use authentication::AuthenticationArgs;
 pub use cluster::ClusterArgs;
 pub use damage::{DamageArgs, OnDamage};
+pub use delegation::DelegationArgs;
 pub use delete::DeleteCommand;
 pub use limits::LimitsArgs;
 pub use operations::{BackupArgs, RestoreArgs, VerifyArgs};
@@ -181,6 +183,10 @@ pub struct ServeArgs {
     /// Which APIs are served to it.
     #[command(flatten)]
     pub apis: ApisArgs,
+
+    /// Who answers there for metrics that Lookback does not know.
+    #[command(flatten)]
+    pub delegation: DelegationArgs,
 
     /// Who is let in there.
     #[command(flatten)]

@@ -8,6 +8,7 @@ pub mod client_certificate;
 pub mod connection;
 pub mod credentials;
 pub mod custom_metrics;
+mod delegation;
 pub mod delete_series;
 pub mod discovery;
 pub mod entity_tag;
@@ -65,6 +66,19 @@ pub struct Api(pub &'static str);
 impl Api {
     /// The response, marked as this API's.
     fn answered(self, mut response: Response) -> Response {
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Who gave the values of an answer of a metrics API: a response extension, for the request log and the
+/// metrics. Not on an answer without values.
+#[derive(Clone, Copy)]
+pub struct Source(pub &'static str);
+
+impl Source {
+    /// The answer, marked as from this source.
+    fn gave(self, mut response: Response) -> Response {
         response.extensions_mut().insert(self);
         response
     }

@@ -1,5 +1,6 @@
 //! What Kubernetes' APIs are made of: quantities, selectors, resource names, discovery; and the cluster.
 
+pub mod adapter;
 pub mod autoscalers;
 pub mod ca_bundle;
 pub mod catalog;

@@ -103,7 +103,7 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
     // Before anything is opened, so that no signal is lost.
     let stop = stop_signals().context("signals can't be listened for")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let Prepared { settings, plain, secure, has_credentials, cluster, scrape, background } =
+    let Prepared { settings, plain, secure, has_credentials, cluster, delegates, scrape, background } =
         prepare(args, clock.clone()).await?;
     let banner = Banner {
         data_dir: &args.store.data_dir,
@@ -124,7 +124,8 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
         metrics: metrics.clone(),
         cluster,
         metadata: metadata.clone(),
-    });
+    })
+    .delegating(delegates);
     // Ends with this function.
     let _background = background.into_iter().collect::<JoinSet<()>>();
     let shutdown = CancellationToken::new();

@@ -32,6 +32,22 @@ pub struct ReasonLabels {
     pub reason: &'static str,
 }
 
+/// Which API answered, and who gave the values.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct SourceLabels {
+    /// The API's short name: `custom_metrics` or `external_metrics`.
+    pub api: &'static str,
+    /// `store`: Lookback's own series; `delegate`: the adapter that is asked for other metrics; …
+    pub source: &'static str,
+}
+
+/// How it went.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    /// A short word: `ok`, `unknown`, `slow`, …
+    pub outcome: &'static str,
+}
+
 /// Lookback's metrics about itself.
 pub struct Metrics {
     /// Where they are registered; rendered by `/metrics`.
@@ -48,6 +64,10 @@ pub struct Metrics {
     pub samples_rejected: Family<ReasonLabels, Counter>,
     /// Latest values that were served although they are not fresh, as a rule allows.
     pub values_held: Counter,
+    /// Answers with values, by who gave them.
+    pub metric_answers: Family<SourceLabels, Counter>,
+    /// Questions that were passed on to another adapter.
+    pub delegate_requests: Family<OutcomeLabels, Counter>,
     /// Exemplars that came with samples and are not kept.
     pub exemplars_ignored: Family<ApiLabels, Counter>,
     /// Whether the rule file of retention, as it is now, holds.
@@ -227,6 +247,18 @@ impl Default for Metrics {
             "Latest values served although they are not fresh, as a metric rule allows",
             values_held.clone(),
         );
+        let metric_answers = Family::default();
+        registry.register(
+            "metric_answers",
+            "Answers of the metrics APIs that are values, by API and by who gave them: store, delegate, …",
+            metric_answers.clone(),
+        );
+        let delegate_requests = Family::default();
+        registry.register(
+            "delegate_requests",
+            "Questions passed on to the adapter that answers what Lookback does not know, by outcome",
+            delegate_requests.clone(),
+        );
         let exemplars_ignored = Family::default();
         registry.register(
             "exemplars_ignored",
@@ -253,6 +285,8 @@ impl Default for Metrics {
             samples_duplicate,
             samples_rejected,
             values_held,
+            metric_answers,
+            delegate_requests,
             exemplars_ignored,
             retention_rules,
             store,

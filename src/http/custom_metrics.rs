@@ -7,7 +7,9 @@ pub mod path;
 mod values;
 
 use self::path::{PathError, Values, no_such_route, parse_path};
+use super::Source;
 use super::auth::Caller;
+use super::delegation::Delegate;
 use super::error::ApiError;
 use crate::app::App;
 use crate::kubernetes::objects::{Known, NotKnown};
@@ -32,8 +34,14 @@ struct Selectors {
     metric_label_selector: String,
 }
 
-/// Answers a path of this API that is none of its discovery.
-pub(super) async fn answer(app: &App, caller: &Caller, uri: &Uri) -> Result<Response, ApiError> {
+/// Answers a path of this API that is none of its discovery. `delegate` is asked for metrics that are not known
+/// here.
+pub(super) async fn answer(
+    app: &App,
+    caller: &Caller,
+    uri: &Uri,
+    delegate: Option<Delegate<'_>>,
+) -> Result<Response, ApiError> {
     if !caller.read {
         return Err(forbidden(uri.path(), &caller.user));
     }
@@ -41,7 +49,7 @@ pub(super) async fn answer(app: &App, caller: &Caller, uri: &Uri) -> Result<Resp
     if !app.settings.served.serves(asked.version.with_group()) {
         return Err(no_such_route());
     }
-    latest_values(app, caller, uri, &asked).await
+    latest_values(app, caller, uri, &asked, delegate).await
 }
 
 /// What a path asks. A resource that the cluster got a moment ago is looked for once more.
@@ -56,7 +64,13 @@ async fn question(app: &App, path: &str) -> Result<Values, ApiError> {
     }
 }
 
-async fn latest_values(app: &App, caller: &Caller, uri: &Uri, asked: &Values) -> Result<Response, ApiError> {
+async fn latest_values(
+    app: &App,
+    caller: &Caller,
+    uri: &Uri,
+    asked: &Values,
+    delegate: Option<Delegate<'_>>,
+) -> Result<Response, ApiError> {
     let Query(selectors) =
         Query::<Selectors>::try_from_uri(uri).map_err(|error| ApiError::bad_request(error.body_text()))?;
     let bad_selector = |error: selector::SelectorError| ApiError::bad_request(error.to_string());
@@ -67,8 +81,19 @@ async fn latest_values(app: &App, caller: &Caller, uri: &Uri, asked: &Values) ->
     if !caller.scope.allows(place.scope.as_deref()) {
         return Err(forbidden(uri.path(), &caller.user));
     }
-    let objects = objects(app, asked, &of_objects).await?;
     let context = app.context(&caller.scope);
+    let delegate = delegate.filter(|_| asked.metric.is_some());
+    let unknown_elsewhere = match delegate {
+        Some(delegate) if !values::is_known(app, &context, asked, &place).await? => {
+            let question = values::noted_question(asked, &place, &of_objects, &of_series);
+            match delegate.answer(uri, question).await? {
+                Ok(response) => return Ok(response),
+                Err(unknown) => Some(unknown),
+            }
+        }
+        _ => None,
+    };
+    let objects = objects(app, asked, &of_objects).await?;
     let asking = values::Asking {
         app,
         context: &context,
@@ -79,8 +104,12 @@ async fn latest_values(app: &App, caller: &Caller, uri: &Uri, asked: &Values) ->
         objects: objects.as_deref(),
         of_objects: &of_objects,
     };
-    let values::Answered { list, warnings } = asking.answer().await?;
-    let mut response = Json(list).into_response();
+    let answered = asking.answer().await.map_err(|error| match unknown_elsewhere {
+        Some(unknown) => unknown.added_to(error),
+        None => error,
+    });
+    let values::Answered { list, warnings } = answered?;
+    let mut response = Source("store").gave(Json(list).into_response());
     for warning in warnings {
         response.headers_mut().append(header::WARNING, warning_header(&warning));
     }

@@ -3,9 +3,12 @@
 //! Contract: `k8s.io/metrics/pkg/apis/external_metrics`. An answer has one item a series, which is what
 //! the autoscaler sums. `labelSelector` selects by metric labels; the namespace is that of the path.
 
+use super::Source;
 use super::auth::Caller;
+use super::delegation::Delegate;
 use super::error::ApiError;
 use crate::app::App;
+use crate::kubernetes::autoscalers::{Answer, EXTERNAL};
 use crate::kubernetes::quantity::Quantity;
 use crate::kubernetes::request_attributes::RequestAttributes;
 use crate::kubernetes::resources::{NAMESPACE_LABEL, RESOURCE_INFO_METRIC};
@@ -29,10 +32,13 @@ const ITEMS_MAX: usize = 10_000;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Asked {
-    namespace: String,
-    metric: String,
-    selector: String,
+pub struct Asked {
+    /// The namespace of the path.
+    pub namespace: String,
+    /// Which metric.
+    pub metric: String,
+    /// `labelSelector`, as it was sent; empty where there is none.
+    pub selector: String,
 }
 
 #[derive(Serialize)]
@@ -75,8 +81,13 @@ pub(super) fn is_asked(path: &str) -> bool {
         .is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// Answers a path for values.
-pub(super) async fn answer(app: &App, caller: &Caller, uri: &Uri) -> Result<Response, ApiError> {
+/// Answers a path for values. `delegate` is asked for metrics that are not known here.
+pub(super) async fn answer(
+    app: &App,
+    caller: &Caller,
+    uri: &Uri,
+    delegate: Option<Delegate<'_>>,
+) -> Result<Response, ApiError> {
     if !app.settings.served.serves(GroupVersion::ExternalV1Beta1) {
         return Err(no_such_route());
     }
@@ -87,48 +98,127 @@ pub(super) async fn answer(app: &App, caller: &Caller, uri: &Uri) -> Result<Resp
     }
     let selector =
         selector::parse(&asked.selector).map_err(|error| ApiError::bad_request(error.to_string()))?;
-    let requirements = Requirements::of(&selector);
     let context = app.context(&caller.scope);
-    let now_ms = app.clock.now_ms();
-    let policy = app.settings.latest_policies().of(&asked.metric, &asked.namespace, "");
-    let matchers =
-        [Matcher::equal(METRIC_NAME_LABEL, &asked.metric), Matcher::equal(NAMESPACE_LABEL, &asked.namespace)];
-    let mut found = app.store.latest(&context, &matchers, policy.not_before_ms(now_ms)).await?;
-    let fresh = found.len();
-    found.retain(|latest| requirements.select(&latest.labels, &[METRIC_NAME_LABEL]));
-    if found.len() > ITEMS_MAX {
-        let message =
-            format!("{} series, and {ITEMS_MAX} are the most: select fewer by labelSelector", found.len());
-        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message));
+    let asking = Asking { app, context: &context, asked: &asked, requirements: Requirements::of(&selector) };
+    let question = Answer {
+        namespace: asked.namespace.clone(),
+        object: EXTERNAL.to_owned(),
+        metric: asked.metric.clone(),
+        selector: if selector.selects_all() { String::new() } else { selector.to_string() },
+        ..Answer::default()
+    };
+    let unknown_elsewhere = match delegate {
+        Some(delegate) if !asking.is_known().await? => {
+            match delegate.answer(uri, Some(question.clone())).await? {
+                Ok(response) => return Ok(response),
+                Err(unknown) => Some(unknown),
+            }
+        }
+        _ => None,
+    };
+    let answered = asking.answer().await.map_err(|error| match unknown_elsewhere {
+        Some(unknown) => unknown.added_to(error),
+        None => error,
+    });
+    if let Some(live) = app.live() {
+        live.answers.leave(noted(question, &answered));
     }
-    put_rates(app, &context, &matchers, &policy, &mut found, now_ms).await?;
-    let window = policy.rate_window.map(|window| window.as_secs());
-    let items: Vec<_> = found.into_iter().filter_map(|latest| item(&asked.metric, latest, window)).collect();
-    let mut warning = None;
-    if items.is_empty() {
-        let request = LabelsRequest { name: Some(METRIC_NAME_LABEL.to_owned()), matchers: matchers.to_vec() };
-        if asked.metric == RESOURCE_INFO_METRIC || app.store.labels(&context, request).await?.is_empty() {
+    let Answered { list, warning, .. } = answered?;
+    let mut response = Source("store").gave(axum::Json(list).into_response());
+    if let Some(warning) = warning {
+        let warning = HeaderValue::try_from(format!("299 lookback \"{warning}\""));
+        response.headers_mut().extend(warning.ok().map(|warning| (header::WARNING, warning)));
+    }
+    Ok(response)
+}
+
+/// What autoscalers are answered is remembered.
+fn noted(question: Answer, answered: &Result<Answered, ApiError>) -> Answer {
+    match answered {
+        Ok(Answered { list, warning, sum, oldest_ms }) => Answer {
+            sum: *sum,
+            items: list.items.len(),
+            oldest_ms: *oldest_ms,
+            why: warning.map(str::to_owned),
+            ..question
+        },
+        Err(error) => Answer { why: Some(error.message.clone()), ..question },
+    }
+}
+
+/// A question, with what it takes to answer it.
+struct Asking<'a> {
+    app: &'a App,
+    context: &'a Context,
+    asked: &'a Asked,
+    requirements: Requirements,
+}
+
+struct Answered {
+    list: ExternalMetricValueList,
+    /// Why it is empty.
+    warning: Option<&'static str>,
+    sum: f64,
+    oldest_ms: Option<i64>,
+}
+
+impl Asking<'_> {
+    fn matchers(&self) -> [Matcher; 2] {
+        let Asked { namespace, metric, .. } = self.asked;
+        [Matcher::equal(METRIC_NAME_LABEL, metric), Matcher::equal(NAMESPACE_LABEL, namespace)]
+    }
+
+    /// Whether the namespace has, or had within the retention, a series of this metric.
+    async fn is_known(&self) -> Result<bool, ApiError> {
+        let matchers = self.matchers().to_vec();
+        let request = LabelsRequest { name: Some(METRIC_NAME_LABEL.to_owned()), matchers };
+        let is_hidden = self.asked.metric == RESOURCE_INFO_METRIC;
+        Ok(!is_hidden && !self.app.store.labels(self.context, request).await?.is_empty())
+    }
+
+    async fn answer(&self) -> Result<Answered, ApiError> {
+        let Self { app, context, asked, .. } = self;
+        let now_ms = app.clock.now_ms();
+        let policy = app.settings.latest_policies().of(&asked.metric, &asked.namespace, "");
+        let matchers = self.matchers();
+        let mut found = app.store.latest(context, &matchers, policy.not_before_ms(now_ms)).await?;
+        let fresh = found.len();
+        found.retain(|latest| self.requirements.select(&latest.labels, &[METRIC_NAME_LABEL]));
+        if found.len() > ITEMS_MAX {
+            let message = format!(
+                "{} series, and {ITEMS_MAX} are the most: select fewer by labelSelector",
+                found.len()
+            );
+            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message));
+        }
+        put_rates(app, context, &matchers, &policy, &mut found, now_ms).await?;
+        let window = policy.rate_window.map(|window| window.as_secs());
+        let (mut items, mut sum, mut oldest_ms) = (Vec::with_capacity(found.len()), 0.0, None::<i64>);
+        for latest in found {
+            let sample = latest.sample;
+            let Some(item) = item(&asked.metric, latest, window) else { continue };
+            items.push(item);
+            sum += sample.value;
+            oldest_ms = Some(oldest_ms.map_or(sample.timestamp_ms, |at| at.min(sample.timestamp_ms)));
+        }
+        if items.is_empty() && !self.is_known().await? {
             let Asked { namespace, metric, .. } = asked;
             return Err(ApiError::not_found(format!(
                 "the server could not find the metric {metric} in the namespace {namespace}"
             )));
         }
-        warning = Some(match fresh {
-            0 => "299 lookback \"no series of the metric has a fresh value\"",
-            _ => "299 lookback \"the selector leaves no series with a usable value\"",
+        let warning = items.is_empty().then_some(match fresh {
+            0 => "no series of the metric has a fresh value",
+            _ => "the selector leaves no series with a usable value",
         });
+        let list = ExternalMetricValueList {
+            kind: GroupVersion::ExternalV1Beta1.list_kind(),
+            api_version: GroupVersion::ExternalV1Beta1.to_string(),
+            metadata: BTreeMap::new(),
+            items,
+        };
+        Ok(Answered { list, warning, sum, oldest_ms })
     }
-    let list = ExternalMetricValueList {
-        kind: GroupVersion::ExternalV1Beta1.list_kind(),
-        api_version: GroupVersion::ExternalV1Beta1.to_string(),
-        metadata: BTreeMap::new(),
-        items,
-    };
-    let mut response = axum::Json(list).into_response();
-    if let Some(warning) = warning {
-        response.headers_mut().insert(header::WARNING, HeaderValue::from_static(warning));
-    }
-    Ok(response)
 }
 
 /// A value that can't be carried is a missing one.
@@ -190,7 +280,10 @@ fn no_such_route() -> ApiError {
 }
 
 /// Reads `/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{metric}` and the query.
-fn parse(uri: &Uri) -> Result<Asked, ApiError> {
+///
+/// # Errors
+/// 404 for another path, 400 for one of no valid form, 405 for a watch.
+pub fn parse(uri: &Uri) -> Result<Asked, ApiError> {
     let invalid = || ApiError::bad_request("invalid request path");
     let decode = |part: &str| Some(percent_decode_str(part).decode_utf8().ok()?.into_owned());
     let path = uri.path();

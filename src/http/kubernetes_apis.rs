@@ -6,6 +6,7 @@
 
 use super::Api;
 use super::auth::Caller;
+use super::delegation::Delegate;
 use super::error::ApiError;
 use super::{custom_metrics, discovery, external_metrics};
 use crate::app::App;
@@ -35,9 +36,11 @@ async fn apis(State(app): State<App>, caller: Caller, headers: HeaderMap, uri: U
         return Api("discovery").answered(found);
     }
     let (api, answer) = if external_metrics::is_asked(uri.path()) {
-        (Api("external_metrics"), external_metrics::answer(&app, &caller, &uri).await)
+        let delegate = Delegate::for_external(&app, &headers);
+        (Api("external_metrics"), external_metrics::answer(&app, &caller, &uri, delegate).await)
     } else {
-        (Api("custom_metrics"), custom_metrics::answer(&app, &caller, &uri).await)
+        let delegate = Delegate::for_custom(&app, &headers);
+        (Api("custom_metrics"), custom_metrics::answer(&app, &caller, &uri, delegate).await)
     };
     api.answered(answer.unwrap_or_else(ApiError::into_status))
 }

@@ -1,19 +1,20 @@
 //! Every request is logged and counted once, however it ends.
 //!
 //! The log line has the method, the path without its query (queries can carry secrets), the status, how
-//! long the answer took, who called, which API answered, how large request and answer were, and an id. The
+//! long the answer took, who called, which API answered, who gave the values of a metric, how large request and answer
+//! were, and an id. The
 //! id is the client's `x-request-id` or the API server's `audit-id` where one came, else a new one; the
 //! answer carries it as `x-request-id`.
 //!
 //! A handler that panics is answered with 500; a client that goes away before the answer is logged and
 //! counted with status 499.
 
-use super::Api;
 use super::auth::Caller;
 use super::body::content_length;
 use super::error::ApiError;
+use super::{Api, Source};
 use crate::app::App;
-use crate::telemetry::{ApiLabels, RequestLabels};
+use crate::telemetry::{ApiLabels, RequestLabels, SourceLabels};
 use axum::Router;
 use axum::body::HttpBody;
 use axum::extract::{Request, State};
@@ -82,6 +83,7 @@ struct Observation {
 struct Answer {
     code: u16,
     api: &'static str,
+    source: Option<&'static str>,
     bytes_out: Option<u64>,
 }
 
@@ -107,6 +109,7 @@ impl Observation {
         self.answer = Some(Answer {
             code: response.status().as_u16(),
             api: response.extensions().get::<Api>().map_or("other", |api| api.0),
+            source: response.extensions().get::<Source>().map(|source| source.0),
             bytes_out: response.body().size_hint().exact().or_else(|| content_length(response.headers())),
         });
     }
@@ -115,10 +118,13 @@ impl Observation {
 impl Drop for Observation {
     fn drop(&mut self) {
         let taken = self.since.elapsed();
-        let gone = Answer { code: CLIENT_GONE, api: "other", bytes_out: None };
-        let Answer { code, api, bytes_out } = self.answer.take().unwrap_or(gone);
+        let gone = Answer { code: CLIENT_GONE, api: "other", source: None, bytes_out: None };
+        let Answer { code, api, source, bytes_out } = self.answer.take().unwrap_or(gone);
         self.app.metrics.requests.get_or_create(&RequestLabels { api, code }).inc();
         self.app.metrics.request_seconds.get_or_create(&ApiLabels { api }).observe(taken.as_secs_f64());
+        if let Some(source) = source {
+            self.app.metrics.metric_answers.get_or_create(&SourceLabels { api, source }).inc();
+        }
         tracing::info!(
             method = %self.method,
             path = self.path,
@@ -126,6 +132,7 @@ impl Drop for Observation {
             latency_ms = taken.as_micros() as f64 / 1_000.0,
             user = self.user.as_deref().unwrap_or("-"),
             api,
+            source,
             bytes_in = self.bytes_in,
             bytes_out,
             request_id = self.id,

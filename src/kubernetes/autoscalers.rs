@@ -82,14 +82,24 @@ impl Autoscalers {
         self.lock().iter().map(|(key, one)| (key.clone(), one.clone())).collect()
     }
 
-    /// Those of a namespace that go by a metric.
+    /// Those of a namespace that go by a metric, of objects or external.
     #[must_use]
-    pub fn asking(&self, namespace: &str, metric: &str) -> Vec<Arc<HorizontalPodAutoscaler>> {
+    pub fn asking(
+        &self,
+        namespace: &str,
+        metric: &str,
+        is_external: bool,
+    ) -> Vec<Arc<HorizontalPodAutoscaler>> {
         let from = (namespace.to_owned(), String::new());
         let all = self.lock();
         let within = all.range(from..).take_while(|((of, _), _)| of == namespace);
         let asks = |one: &HorizontalPodAutoscaler| {
-            targets(one).iter().any(|target| target.metric == metric && !target.source.ends_with("resource"))
+            let is_asked = |target: &Target| {
+                target.metric == metric
+                    && !target.source.ends_with("resource")
+                    && (target.source == "external") == is_external
+            };
+            targets(one).iter().any(is_asked)
         };
         within.filter(|(_, one)| asks(one)).map(|(_, one)| one.clone()).collect()
     }
@@ -153,12 +163,15 @@ fn kept(mut one: HorizontalPodAutoscaler) -> (Key, HorizontalPodAutoscaler) {
     (key, one)
 }
 
+/// What an answer to a question for an external metric says in place of its object.
+pub const EXTERNAL: &str = "external";
+
 /// One answer to a question for a metric.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
     /// The namespace that was asked about.
     pub namespace: String,
-    /// Of what: `pods/*`, `services/web`.
+    /// Of what: `pods/*`, `services/web`, or [`EXTERNAL`].
     pub object: String,
     /// Which metric.
     pub metric: String,
@@ -243,17 +256,7 @@ mod tests {
     #[test]
     fn answers_beyond_the_bound_are_dropped_and_counted() {
         let answers = Answers::default();
-        let answer = Answer {
-            namespace: String::new(),
-            object: String::new(),
-            metric: String::new(),
-            selector: String::new(),
-            sum: 0.0,
-            items: 0,
-            missing: None,
-            oldest_ms: None,
-            why: None,
-        };
+        let answer = Answer::default();
         (0..ANSWERS_MAX + 3).for_each(|_| answers.leave(answer.clone()));
         assert_eq!(answers.dropped(), 3);
         assert!(answers.take_receiver().is_some() && answers.take_receiver().is_none());

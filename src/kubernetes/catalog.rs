@@ -18,8 +18,8 @@ use arc_swap::ArcSwap;
 use lookback_storage::{METRIC_NAME_LABEL, Matcher};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -46,6 +46,18 @@ pub struct Entry {
     /// Whether the resource's objects lie in namespaces.
     pub namespaced: bool,
 }
+
+/// What is answered by others than the store's own series, as discovery is to list it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Metrics of objects.
+    pub entries: Vec<Entry>,
+    /// External metrics.
+    pub external: Vec<String>,
+}
+
+/// Listings, by whose they are.
+type Listings = BTreeMap<&'static str, Listing>;
 
 /// What was known at one moment.
 #[derive(Debug, Default)]
@@ -91,6 +103,30 @@ impl Snapshot {
         let custom = self.custom.get(label).map(|custom| custom.name.clone());
         custom.or_else(|| built_in().map(|resource| resource.group_resource()))
     }
+
+    /// What discovery tells: these entries, and after them as many of others' as there is room for. Of a
+    /// resource that is here already, or comes twice, the first scope counts.
+    fn with(&self, others: &Listings, entries_max: usize) -> Self {
+        let mut scopes: BTreeMap<&str, bool> =
+            self.entries.iter().map(|entry| (entry.resource.as_str(), entry.namespaced)).collect();
+        let mut entries: BTreeSet<Entry> = self.entries.iter().cloned().collect();
+        let mut external: BTreeSet<&str> = self.external.iter().map(String::as_str).collect();
+        for entry in others.values().flat_map(|listing| &listing.entries) {
+            if entries.len() >= entries_max {
+                break;
+            }
+            let namespaced = *scopes.entry(&entry.resource).or_insert(entry.namespaced);
+            entries.insert(Entry { namespaced, ..entry.clone() });
+        }
+        for metric in others.values().flat_map(|listing| &listing.external) {
+            if external.len() >= entries_max {
+                break;
+            }
+            external.insert(metric);
+        }
+        let external = external.into_iter().map(str::to_owned).collect();
+        Self { entries: entries.into_iter().collect(), external, ..Self::default() }
+    }
 }
 
 /// A snapshot of `resource/metric` pairs, in memory, replaced as a whole.
@@ -98,8 +134,11 @@ impl Snapshot {
 pub struct Catalog {
     served: Served,
     current: ArcSwap<Snapshot>,
-    /// What is told of it.
+    /// What is told of it, and of `others`.
     documents: ArcSwap<Documents>,
+    /// What others answer. Its lock is held while documents are made, so that none is made of what is no
+    /// more; nobody who asks waits for it.
+    others: Mutex<Listings>,
     /// Woken when there is something new to list.
     announced: Notify,
     /// Whether it has been said that not everything is listed.
@@ -122,6 +161,7 @@ impl Catalog {
             served,
             current: ArcSwap::from_pointee(snapshot),
             documents: ArcSwap::from_pointee(documents),
+            others: Mutex::default(),
             announced: Notify::new(),
             said_capped: AtomicBool::new(false),
         }
@@ -163,12 +203,37 @@ impl Catalog {
                 "discovery does not list all metrics: all can be read, but kubectl won't show the rest"
             );
         }
+        let others = self.lock();
         let told = self.current.load();
-        if snapshot.entries != told.entries || snapshot.external != told.external {
-            self.documents.store(Arc::new(Documents::new(&self.served, &snapshot)));
-        }
+        let is_new = snapshot.entries != told.entries || snapshot.external != told.external;
         self.current.store(Arc::new(snapshot));
+        if is_new {
+            self.tell(&others, entries_max);
+        }
         Ok(())
+    }
+
+    /// Lists also what another answers, in place of what was listed of it before; at most `entries_max`
+    /// entries in all, the store's own first.
+    pub fn list_also(&self, whose: &'static str, listing: Listing, entries_max: usize) {
+        let mut others = self.lock();
+        if others.get(whose) != Some(&listing) {
+            others.insert(whose, listing);
+            self.tell(&others, entries_max);
+        }
+    }
+
+    fn tell(&self, others: &Listings, entries_max: usize) {
+        let snapshot = self.current.load();
+        let documents = match others.is_empty() {
+            true => Documents::new(&self.served, &snapshot),
+            false => Documents::new(&self.served, &snapshot.with(others, entries_max)),
+        };
+        self.documents.store(Arc::new(documents));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Listings> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -311,6 +376,7 @@ impl Reader<'_> {
 mod tests {
     use super::*;
     use crate::app::Settings;
+    use crate::kubernetes::served::GroupVersion;
     use crate::testing::{Fault, NOW_MS, TestApp};
 
     const TIMEOUT: Duration = Duration::from_secs(1);
@@ -429,5 +495,49 @@ mod tests {
         assert_eq!(listed(&app.catalog), ["pods/rps true"]);
         drop(stop);
         task.await.expect("ends at shutdown");
+    }
+
+    #[tokio::test]
+    async fn what_others_answer_is_listed_after_the_own_within_the_bound_and_in_one_scope() {
+        let server = TestApp::new();
+        server.put(&[("__name__", "rps"), ("namespace", "a"), ("pod", "p1")], NOW_MS, 1.0);
+        let catalog = Catalog::default();
+        let entry = |resource: &str, metric: &str, namespaced| Entry {
+            resource: resource.to_owned(),
+            metric: metric.to_owned(),
+            namespaced,
+        };
+        let theirs = Listing {
+            entries: vec![
+                entry("pods", "theirs", false),
+                entry("pods", "rps", true),
+                entry("nodes", "heat", false),
+                entry("nodes", "load", true),
+                entry("services", "one_too_many", true),
+            ],
+            external: vec!["queue".to_owned(), "rps".to_owned()],
+        };
+        catalog.refresh(server.store.as_ref(), TIMEOUT, 4).await.expect("refreshed");
+        catalog.list_also("delegate", theirs, 4);
+        let told = || {
+            let documents = catalog.documents();
+            let list = |version| {
+                let body = &documents.resources[&version].body;
+                let list: serde_json::Value = serde_json::from_slice(body).expect("JSON");
+                let name = |one: &serde_json::Value| format!("{} {}", one["name"], one["namespaced"]);
+                let all: Vec<String> =
+                    list["resources"].as_array().expect("a list").iter().map(name).collect();
+                all.join(", ").replace('"', "")
+            };
+            (list(GroupVersion::CustomV1Beta1), list(GroupVersion::ExternalV1Beta1))
+        };
+        let (custom, external) = told();
+        assert_eq!(custom, "nodes/heat false, nodes/load false, pods/rps true, pods/theirs true");
+        assert_eq!(external, "queue true, rps true");
+        server.put(&[("__name__", "more"), ("namespace", "a"), ("pod", "p1")], NOW_MS, 1.0);
+        catalog.refresh(server.store.as_ref(), TIMEOUT, 4).await.expect("refreshed");
+        assert_eq!(told().0, "nodes/heat false, pods/more true, pods/rps true, pods/theirs true");
+        catalog.list_also("delegate", Listing::default(), 4);
+        assert_eq!(told().0, "pods/more true, pods/rps true");
     }
 }

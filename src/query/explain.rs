@@ -1,6 +1,7 @@
 //! What an autoscaler asked, was answered and made of it, at a moment: from the series that are remembered
 //! of it.
 
+use crate::kubernetes::autoscalers::EXTERNAL;
 use crate::kubernetes::replica_formula::{Summary, TOLERANCE, TargetKind, proposed};
 use crate::store::{Context, SeriesSamples, Store, StoreError};
 use jiff::Timestamp;
@@ -99,7 +100,10 @@ fn metric(
             return None;
         }
     };
-    let is_asked = |labels: &Labels| labels.get("answered_metric") == Some(name);
+    let is_asked = |labels: &Labels| {
+        let is_external = labels.get("answered_object") == Some(EXTERNAL);
+        labels.get("answered_metric") == Some(name) && is_external == (source == "external")
+    };
     let answers = moment.of("lookback_autoscaler_answer_items").filter(|(labels, ..)| is_asked(labels));
     let Some((asked, answered_ms, items)) = answers.max_by_key(|(_, at, _)| *at) else {
         text.push_str("    not asked of Lookback in the 5 minutes before\n");

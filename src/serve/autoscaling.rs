@@ -6,7 +6,7 @@
 //! on the autoscaler, at most once in [`EVENT_INTERVAL_MS`].
 
 use crate::app::App;
-use crate::kubernetes::autoscalers::{Answer, targets};
+use crate::kubernetes::autoscalers::{Answer, EXTERNAL, targets};
 use crate::kubernetes::live::Live;
 use crate::store::Scope;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -159,7 +159,8 @@ impl Notes {
         if !is_due(&mut self.noted_ms, question, now_ms, ANSWER_INTERVAL_MS) {
             return;
         }
-        let asking = self.live.autoscalers.asking(&answer.namespace, &answer.metric);
+        let is_external = answer.object == EXTERNAL;
+        let asking = self.live.autoscalers.asking(&answer.namespace, &answer.metric, is_external);
         append(&self.app, asking.iter().flat_map(|one| of_answer(one, &answer, now_ms)).collect()).await;
         for one in asking.iter().filter(|_| answer.items == 0) {
             self.tell(one, &answer, now_ms).await;

@@ -2,7 +2,7 @@
 
 use super::certificate::{RENEWAL_INTERVAL, Source};
 use super::{Plain, Secure};
-use crate::app::Settings;
+use crate::app::{Delegates, Settings};
 use crate::clock::Clock;
 use crate::config::{ScrapeArgs, SecureArgs, ServeArgs, SettingsError};
 use crate::http::auth::{AllowedPaths, Delegated, PlainAuth, SecureAuth};
@@ -11,6 +11,7 @@ use crate::http::identity::FrontProxySettings;
 use crate::http::reload;
 use crate::http::tls::{TlsError, TlsSettings};
 use crate::http::trust::{Trust, TrustError, TrustSettings};
+use crate::kubernetes::adapter::AdapterSettingsError;
 use crate::kubernetes::ca_bundle::{self, ServiceName};
 use crate::kubernetes::certificates::CertificateError;
 use crate::kubernetes::cluster::{Cluster, ClusterError};
@@ -69,6 +70,9 @@ pub enum PrepareError {
     /// The scrape configuration is not usable.
     #[error(transparent)]
     Scrape(#[from] ScrapeConfigError),
+    /// The adapter behind Lookback can't be asked.
+    #[error("--delegate-custom-metrics, --delegate-external-metrics, --delegate-ca-file: {0}")]
+    Delegate(#[from] AdapterSettingsError),
     /// Pods are to be scraped where there are none.
     #[error("--scrape-pods needs a cluster: give --kubeconfig FILE, or leave it out")]
     NoPods,
@@ -96,6 +100,8 @@ pub struct Prepared {
     pub has_credentials: bool,
     /// The Kubernetes cluster, if there is one.
     pub cluster: Option<Cluster>,
+    /// The adapters for what Lookback does not know.
+    pub delegates: Delegates,
     /// What is scraped, once the store is open.
     pub scrape: Sources,
     /// What goes on beside serving, for ever: files that are read again, and what is watched.
@@ -114,6 +120,7 @@ pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared
     settings.served = args.apis.served()?;
     // Where the aggregator authenticates and authorises, nothing may go around it.
     settings.kubernetes_apis_on_plain_port = cluster.is_none();
+    let delegates = args.delegation.delegates()?;
     let scrape = scrape_sources(&args.scrape, cluster.as_ref())?;
     let mut background = Vec::new();
     let credentials = args.credentials_file.as_deref().map(Credentials::read).transpose()?.map(Arc::new);
@@ -143,7 +150,7 @@ pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared
         }
         None => None,
     };
-    Ok(Prepared { settings, plain, secure, has_credentials, cluster, scrape, background })
+    Ok(Prepared { settings, plain, secure, has_credentials, cluster, delegates, scrape, background })
 }
 
 fn scrape_sources(args: &ScrapeArgs, cluster: Option<&Cluster>) -> Result<Sources, PrepareError> {

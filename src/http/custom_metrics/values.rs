@@ -43,6 +43,37 @@ pub(super) fn place(asked: &Values, snapshot: &Snapshot) -> Result<Place, ApiErr
     Ok(Place { namespaced, scope })
 }
 
+/// A question for one metric as it is remembered, without its answer.
+pub(super) fn noted_question(
+    asked: &Values,
+    place: &Place,
+    of_objects: &Selector,
+    of_series: &Selector,
+) -> Option<Answer> {
+    let object = asked.name.as_deref().unwrap_or("*");
+    let selectors = [of_objects, of_series].into_iter().filter(|selector| !selector.selects_all());
+    Some(Answer {
+        namespace: asked.namespace.as_ref().or(place.scope.as_ref())?.clone(),
+        object: format!("{}/{object}", asked.resource.group_resource()),
+        metric: asked.metric.clone()?,
+        selector: selectors.map(ToString::to_string).collect::<Vec<_>>().join(" and "),
+        ..Answer::default()
+    })
+}
+
+/// Whether there is, or was within the retention, a series of the asked metric of any object of the
+/// resource in the place. One that is only stale is known.
+pub(super) async fn is_known(
+    app: &App,
+    context: &Context,
+    asked: &Values,
+    place: &Place,
+) -> Result<bool, ApiError> {
+    let matchers = matchers(&Values { name: None, ..asked.clone() }, place);
+    let request = LabelsRequest { name: Some(METRIC_NAME_LABEL.to_owned()), matchers };
+    Ok(!app.store.labels(context, request).await?.is_empty())
+}
+
 /// A question for values, with what it takes to answer it.
 pub(super) struct Asking<'a> {
     pub(super) app: &'a App,
@@ -108,28 +139,21 @@ impl Asking<'_> {
     /// What autoscalers are answered is remembered, where there is a cluster with autoscalers.
     fn note(&self, values: &[ObjectValue]) -> Option<Answer> {
         self.app.live()?;
-        let asked = self.asked;
-        let namespace = asked.namespace.as_ref().or(self.place.scope.as_ref())?;
-        let selected = self.objects.filter(|_| asked.name.is_none()).map(|objects| {
+        let question = noted_question(self.asked, self.place, self.of_objects, self.of_series)?;
+        let selected = self.objects.filter(|_| self.asked.name.is_none()).map(|objects| {
             let requirements = Requirements::of(self.of_objects);
-            objects.read().count_selected(if self.place.namespaced { namespace } else { "" }, &requirements)
+            let namespace = if self.place.namespaced { question.namespace.as_str() } else { "" };
+            objects.read().count_selected(namespace, &requirements)
         });
-        let object = asked.name.as_deref().unwrap_or("*");
-        let selectors =
-            [self.of_objects, self.of_series].into_iter().filter(|selector| !selector.selects_all());
         let nanos: i128 = values.iter().fold(0, |sum, value| sum.saturating_add(value.nanos));
         #[expect(clippy::cast_precision_loss, reason = "for people")]
         let sum = nanos as f64 / 1e9;
         Some(Answer {
-            namespace: namespace.clone(),
-            object: format!("{}/{object}", asked.resource.group_resource()),
-            metric: asked.metric.clone()?,
-            selector: selectors.map(ToString::to_string).collect::<Vec<_>>().join(" and "),
             sum,
             items: values.len(),
             missing: selected.map(|selected| selected.saturating_sub(values.len())),
             oldest_ms: values.iter().map(|value| value.timestamp_ms).min(),
-            why: None,
+            ..question
         })
     }
 

@@ -191,7 +191,9 @@ impl App {
         let settings = &parts.settings;
         let largest = settings.body_bytes_max.saturating_add(settings.decoded_bytes_max.saturating_mul(2));
         let budget = ByteBudget::new(settings.request_bytes_max.max(largest));
-        let live = parts.cluster.clone().map(|cluster| Arc::new(Live::new(cluster, parts.settings.live)));
+        let dropped = &parts.metrics.answers_dropped;
+        let live = |cluster| Arc::new(Live::new(cluster, parts.settings.live, dropped.clone()));
+        let live = parts.cluster.clone().map(live);
         Self(Arc::new(parts), budget, live, Delegates::default())
     }
 

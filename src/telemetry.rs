@@ -41,6 +41,13 @@ pub struct SourceLabels {
     pub source: &'static str,
 }
 
+/// Which resource of the cluster.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ResourceLabels {
+    /// With its group: `pods`, `deployments.apps`.
+    pub resource: String,
+}
+
 /// How it went.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct OutcomeLabels {
@@ -68,6 +75,12 @@ pub struct Metrics {
     pub metric_answers: Family<SourceLabels, Counter>,
     /// Questions that were passed on to another adapter.
     pub delegate_requests: Family<OutcomeLabels, Counter>,
+    /// Answers that were given and could not be left to be remembered.
+    pub answers_dropped: Counter,
+    /// Objects of the cluster whose labels are kept; set at each scrape.
+    pub watched_objects: Family<ResourceLabels, Gauge>,
+    /// What that takes; set at each scrape.
+    pub watched_objects_bytes: Family<ResourceLabels, Gauge>,
     /// Exemplars that came with samples and are not kept.
     pub exemplars_ignored: Family<ApiLabels, Counter>,
     /// Whether the rule file of retention, as it is now, holds.
@@ -218,6 +231,21 @@ fn latency_histogram() -> Histogram {
     Histogram::new(exponential_buckets(0.0001, 2.5, 13))
 }
 
+impl Metrics {
+    /// Shows how many objects of which resource are kept, and the bytes that they take.
+    pub fn show_watched(&self, sizes: Vec<(String, usize, usize)>) {
+        // What is no longer watched is not told any more.
+        self.watched_objects.clear();
+        self.watched_objects_bytes.clear();
+        let whole = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        for (resource, objects, bytes) in sizes {
+            let labels = ResourceLabels { resource };
+            self.watched_objects.get_or_create(&labels).set(whole(objects));
+            self.watched_objects_bytes.get_or_create(&labels).set(whole(bytes));
+        }
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("lookback");
@@ -259,6 +287,25 @@ impl Default for Metrics {
             "Questions passed on to the adapter that answers what Lookback does not know, by outcome",
             delegate_requests.clone(),
         );
+        let answers_dropped = Counter::default();
+        registry.register(
+            "autoscaler_answers_dropped",
+            "Answers that were given and not remembered, because too many waited to be written",
+            answers_dropped.clone(),
+        );
+        let watched_objects = Family::default();
+        registry.register(
+            "watched_objects",
+            "Objects of the cluster whose names and labels are kept, by resource",
+            watched_objects.clone(),
+        );
+        let watched_objects_bytes = Family::default();
+        registry.register_with_unit(
+            "watched_objects_size",
+            "What the names and labels of the cluster's objects take in memory, by resource",
+            Unit::Bytes,
+            watched_objects_bytes.clone(),
+        );
         let exemplars_ignored = Family::default();
         registry.register(
             "exemplars_ignored",
@@ -287,6 +334,9 @@ impl Default for Metrics {
             values_held,
             metric_answers,
             delegate_requests,
+            answers_dropped,
+            watched_objects,
+            watched_objects_bytes,
             exemplars_ignored,
             retention_rules,
             store,

@@ -52,6 +52,7 @@ fn renderings() -> Option<BTreeMap<String, Vec<Value>>> {
         "credentialsSecret": "lookback-credentials",
         "settings": {"freshness": "2m"},
         "takeOver": true,
+        "delegate": {"customMetrics": "monitoring/prometheus-adapter", "externalMetrics": "keda/keda:6443", "caConfigMap": "adapters-ca"},
         "describedResources": [{"apiGroups": ["example.com"], "resources": ["queues"], "verbs": ["get", "list"]}],
         "nodeSelector": {"disk": "ssd"},
         "priorityClassName": "high",

@@ -48,12 +48,15 @@ fn autoscaler() -> serde_json::Value {
         "metric": {"name": "queue"}, "target": {"type": "Value", "value": "5"},
         "describedObject": {"kind": "Service", "name": "web", "apiVersion": "v1"},
     });
+    let external =
+        json!({"metric": {"name": "jobs"}, "target": {"type": "AverageValue", "averageValue": "4"}});
     json!({
         "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"uid": "u1"},
         "spec": {
             "minReplicas": 2, "maxReplicas": 5,
             "scaleTargetRef": {"kind": "Deployment", "name": "web", "apiVersion": "apps/v1"},
-            "metrics": [{"type": "Pods", "pods": pods}, {"type": "Object", "object": object}],
+            "metrics": [{"type": "Pods", "pods": pods}, {"type": "Object", "object": object},
+                {"type": "External", "external": external}],
         },
         "status": {
             "currentReplicas": 3, "desiredReplicas": 3,
@@ -103,13 +106,20 @@ async fn what_an_autoscaler_was_answered_is_remembered_and_explained_for_any_mom
         let path = format!("/write-metrics/namespaces/shop/pods/{pod}/rps");
         assert!(ask(address, "POST", &path, value).await.starts_with("HTTP/1.1 200"));
     }
+    let path = "/write-metrics/namespaces/shop/metrics/jobs";
+    assert!(ask(address, "POST", path, "14").await.starts_with("HTTP/1.1 200"));
     let base = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/shop";
     let begun = Instant::now();
     let said = loop {
         let _ = ask(address, "GET", &format!("{base}/pods/*/rps?labelSelector=app%3Dweb"), "").await;
         let _ = ask(address, "GET", &format!("{base}/services/web/queue"), "").await;
+        let _ = ask(address, "GET", "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/jobs", "").await;
         let (code, said) = explain(address, &["shop/web"]).await;
-        if code == Some(0) && said.contains("2 values") && said.contains("0 values") {
+        if code == Some(0)
+            && said.contains("2 values")
+            && said.contains("0 values")
+            && said.contains("1 values")
+        {
             break said;
         }
         assert!(begun.elapsed() < Duration::from_secs(30), "{said}");
@@ -127,9 +137,19 @@ async fn what_an_autoscaler_was_answered_is_remembered_and_explained_for_any_mom
         "by the autoscaler's formula (tolerance 0.1): 5 replicas",
         "metric queue (object), target value 5",
         "nothing can be made of it",
+        "metric jobs (external), target average 4",
+        "asked: external\n",
+        "1 values, sum 14,",
+        "by the autoscaler's formula (tolerance 0.1): 4 replicas",
         "together: the most, 5, within its bounds 5",
     ] {
         assert!(said.contains(line), "{line:?} is not in\n{said}");
+    }
+    let told = ask(address, "GET", "/metrics", "").await;
+    for line in
+        ["lookback_watched_objects{resource=\"pods\"} 3\n", "lookback_autoscaler_answers_dropped_total 0\n"]
+    {
+        assert!(told.contains(line), "{line} is not in\n{told}");
     }
     // An Event tells the autoscaler's owner why.
     let begun = Instant::now();

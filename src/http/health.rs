@@ -81,6 +81,9 @@ async fn metrics(State(app): State<App>, caller: Caller) -> Response {
         return error.into_prometheus();
     }
     app.metrics.store.set(app.store_stats().await.ok().as_ref());
+    if let Some(live) = app.live() {
+        app.metrics.show_watched(live.objects.sizes());
+    }
     let mut body = String::new();
     match text::encode(&mut body, &app.metrics.registry) {
         Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], body).into_response(),

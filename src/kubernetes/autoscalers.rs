@@ -10,8 +10,8 @@ use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricSpec, Met
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client};
+use prometheus_client::metrics::counter::Counter;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tracing::warn;
@@ -193,33 +193,27 @@ pub struct Answer {
 pub struct Answers {
     sender: Sender<Answer>,
     receiver: Mutex<Option<Receiver<Answer>>>,
-    dropped: AtomicU64,
-}
-
-impl Default for Answers {
-    fn default() -> Self {
-        let (sender, receiver) = channel(ANSWERS_MAX);
-        Self { sender, receiver: Mutex::new(Some(receiver)), dropped: AtomicU64::new(0) }
-    }
+    dropped: Counter,
 }
 
 impl Answers {
+    /// None yet; `dropped` counts those that are dropped.
+    #[must_use]
+    pub fn counting(dropped: Counter) -> Self {
+        let (sender, receiver) = channel(ANSWERS_MAX);
+        Self { sender, receiver: Mutex::new(Some(receiver)), dropped }
+    }
+
     /// Leaves an answer to be noted. Never waits: where too many wait already it is dropped, and counted.
     pub fn leave(&self, answer: Answer) {
         if self.sender.try_send(answer).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.dropped.inc();
         }
     }
 
     /// The other end; `None` where it has been taken before.
     pub fn take_receiver(&self) -> Option<Receiver<Answer>> {
         self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// How many were dropped.
-    #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
     }
 }
 
@@ -255,10 +249,11 @@ mod tests {
 
     #[test]
     fn answers_beyond_the_bound_are_dropped_and_counted() {
-        let answers = Answers::default();
+        let dropped = Counter::default();
+        let answers = Answers::counting(dropped.clone());
         let answer = Answer::default();
         (0..ANSWERS_MAX + 3).for_each(|_| answers.leave(answer.clone()));
-        assert_eq!(answers.dropped(), 3);
+        assert_eq!(dropped.get(), 3);
         assert!(answers.take_receiver().is_some() && answers.take_receiver().is_none());
     }
 }

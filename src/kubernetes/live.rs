@@ -6,6 +6,7 @@ use super::live_mapping::LiveMapping;
 use super::objects::{Bounds, Known, NotKnown, Objects};
 use super::registration::{APIS, Owner, Registrations};
 use super::resources::Resource;
+use prometheus_client::metrics::counter::Counter;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{debug, info, warn};
@@ -35,15 +36,15 @@ pub struct Live {
 }
 
 impl Live {
-    /// Of a cluster; nothing is asked yet.
+    /// Of a cluster; nothing is asked yet. `dropped` counts answers that could not be left to be remembered.
     #[must_use]
-    pub fn new(cluster: Cluster, settings: LiveSettings) -> Self {
+    pub fn new(cluster: Cluster, settings: LiveSettings, dropped: Counter) -> Self {
         let client = || cluster.lister.clone();
         Self {
             mapping: LiveMapping::new(client(), settings.unknown_resources_allowed),
             objects: Objects::new(client(), Bounds::default()),
             autoscalers: Autoscalers::default(),
-            answers: Answers::default(),
+            answers: Answers::counting(dropped),
             cluster,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! - [`write_metrics`] reads one pushed value, by way of [`path`] and [`params`];
 //! - [`batch`] reads many, by way of [`json`]; [`resource_info`] remembers what they describe;
-//! - [`remote_write`] and [`remote_write_v2`] read what Prometheus sends, by way of [`protobuf`] and [`packed`];
+//! - [`remote_write`] and [`remote_write_v2`] read what Prometheus sends, by way of [`crate::protobuf`] and [`packed`];
 //! - [`otlp`] reads what OpenTelemetry sends, whose bodies [`inflate`] may decompress;
 //! - [`exposition`] and [`client_model`] read what applications expose or push, [`grouping`] to which group;
 //! - [`csv`] and [`openmetrics`] read files, which [`mod@file`] describes; [`import`] loads them;
@@ -27,7 +27,6 @@ pub mod otlp;
 pub mod packed;
 pub mod params;
 pub mod path;
-pub mod protobuf;
 pub mod refusals;
 pub mod remote_write;
 pub mod remote_write_metadata;

@@ -9,6 +9,8 @@ pub mod http;
 pub mod ingest;
 pub mod kubernetes;
 pub mod metadata;
+pub mod prometheus_client;
+pub mod protobuf;
 pub mod query;
 pub mod series_selector;
 pub mod serve;

@@ -25,7 +25,7 @@ pub mod resource;
 pub mod translate;
 
 use super::intake::IntakeError;
-use super::protobuf::ProtobufError;
+use crate::protobuf::ProtobufError;
 use attributes::Attributes;
 use thiserror::Error;
 

@@ -1,6 +1,6 @@
 //! Repeated numbers of protobuf messages: packed in one field, or one field each.
 
-use super::protobuf::{Field, Fields, ProtobufError, Wire};
+use crate::protobuf::{Field, Fields, ProtobufError, Wire};
 
 /// Hands each number of a repeated `uint32`, `uint64` or enum to `each`.
 ///

@@ -14,8 +14,8 @@
 //! Values keep every bit, staleness markers included. A bad series does not hold its neighbours back;
 //! a message that is no protobuf is refused as a whole.
 
-use super::protobuf::{Fields, ProtobufError};
 use super::refusals::Refusals;
+use crate::protobuf::{Fields, ProtobufError};
 use crate::store::Scope;
 use crate::text::start_of;
 use lookback_storage::labels::limits::LABELS_MAX;

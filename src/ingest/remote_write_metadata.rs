@@ -9,8 +9,8 @@
 //! nobody had said it.
 
 use super::packed::{each_field, uint64};
-use super::protobuf::ProtobufError;
 use crate::metadata::{Described, MetricType, Notes};
+use crate::protobuf::ProtobufError;
 use std::str;
 
 /// Reads the metadata of a `WriteRequest`; its samples are stepped over.

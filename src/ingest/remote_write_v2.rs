@@ -17,8 +17,8 @@
 
 use super::intake::{Intake, IntakeError};
 use super::packed::{each_field, uint64, varints};
-use super::protobuf::ProtobufError;
 use crate::metadata::{Described, MetricType};
+use crate::protobuf::ProtobufError;
 use crate::text::start_of;
 use lookback_storage::METRIC_NAME_LABEL;
 use lookback_storage::labels::limits::LABELS_MAX;

@@ -17,7 +17,7 @@ use super::attributes::{Attributes, COMPOUND_BYTES_MAX, DEPTH_MAX};
 use super::translate::Translator;
 use super::{Kind, Metric, OtlpError, Point, PointValue, Temporality};
 use crate::ingest::packed::{each_field, fixed64, fixed64s, uint64};
-use crate::ingest::protobuf::{Field, ProtobufError};
+use crate::protobuf::{Field, ProtobufError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};

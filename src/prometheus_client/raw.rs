@@ -1,0 +1,217 @@
+//! Raw samples of many series, handed out as they come, in one of three ways.
+
+use super::error::ClientError;
+use super::remote_read::{Frames, Part, decode_frame, decode_samples, read_request};
+use super::transport::Call;
+use super::{Field, PrometheusClient, Value, export, form, seconds, selector};
+use bytes::{Bytes, BytesMut};
+use lookback_storage::{Labels, Matcher, Sample};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+/// Longest line of an export, in bytes: a series of about ten million samples.
+const LINE_BYTES_MAX: usize = 256 << 20;
+/// Largest answer of samples that is not streamed, decompressed, in bytes.
+const SAMPLES_BYTES_MAX: usize = 256 << 20;
+
+/// How raw samples are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RawMethod {
+    /// Remote read: bit for bit, in label order. Prometheus, Mimir, Cortex.
+    RemoteRead,
+    /// The export of VictoriaMetrics: NaN of all kinds is one, series in any order.
+    Export,
+    /// A query of a range selector: staleness markers are not seen. Whatever speaks PromQL: Thanos.
+    Query,
+}
+
+/// A series and some of its samples in time order. Of one series there may be several parts, one behind the
+/// other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RawPart {
+    /// The series.
+    pub labels: Labels,
+    /// The samples; some may lie outside of what was asked for.
+    pub samples: Vec<Sample>,
+}
+
+/// What was left out because Lookback does not keep such.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Parts whose label sets break a bound, or have no name.
+    pub series: usize,
+    /// Native histograms.
+    pub histograms: usize,
+}
+
+impl PrometheusClient {
+    /// Hands `visit` the raw samples of the matching series in `[start_ms, end_ms]`, until it breaks off.
+    ///
+    /// # Errors
+    /// When the server does not answer within the time, or with something else.
+    pub async fn raw(
+        &self,
+        method: RawMethod,
+        matchers: &[Matcher],
+        within_ms: (i64, i64),
+        timeout: Duration,
+        visit: impl FnMut(RawPart) -> ControlFlow<()>,
+    ) -> Result<LeftOut, ClientError> {
+        let mut handed = Handed { visit, left_out: LeftOut::default() };
+        match method {
+            RawMethod::RemoteRead => self.remote_read(matchers, within_ms, timeout, &mut handed).await?,
+            RawMethod::Export => self.export(matchers, within_ms, timeout, &mut handed).await?,
+            RawMethod::Query => self.query_raw(matchers, within_ms, timeout, &mut handed).await?,
+        }
+        Ok(handed.left_out)
+    }
+
+    async fn remote_read(
+        &self,
+        matchers: &[Matcher],
+        within_ms: (i64, i64),
+        timeout: Duration,
+        handed: &mut Handed<impl FnMut(RawPart) -> ControlFlow<()>>,
+    ) -> Result<(), ClientError> {
+        const HEADERS: [(&str, &str); 2] =
+            [("content-encoding", "snappy"), ("x-prometheus-remote-read-version", "0.1.0")];
+        let request = read_request(matchers, within_ms);
+        let compressed = snap::raw::Encoder::new().compress_vec(&request);
+        let compressed = compressed.map_err(|error| self.malformed(error))?;
+        let call = Call::post("/api/v1/read", "application/x-protobuf", compressed.into());
+        let mut answer = self.stream(Call { headers: &HEADERS, ..call }, timeout).await?;
+        if !answer.content_type.contains("streamed") {
+            return self.unstreamed(answer, handed).await;
+        }
+        let mut frames = Frames::default();
+        while let Some(bytes) = answer.next().await? {
+            frames.push(&bytes);
+            while let Some(frame) = frames.next().map_err(|error| answer.malformed(error))? {
+                let parts = decode_frame(&frame).map_err(|error| answer.malformed(error))?;
+                if handed.parts(parts).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        if frames.is_empty() { Ok(()) } else { Err(answer.malformed("it ends within a frame")) }
+    }
+
+    /// An answer that is one block: from servers that can't stream.
+    async fn unstreamed(
+        &self,
+        mut answer: super::Streaming,
+        handed: &mut Handed<impl FnMut(RawPart) -> ControlFlow<()>>,
+    ) -> Result<(), ClientError> {
+        let bytes_max = self.transport.settings().body_bytes_max;
+        let mut block = BytesMut::new();
+        while let Some(bytes) = answer.next().await? {
+            if bytes.len() > bytes_max - block.len() {
+                return Err(self.too_large(bytes_max));
+            }
+            block.extend_from_slice(&bytes);
+        }
+        match snap::raw::decompress_len(&block) {
+            Ok(bytes) if bytes <= SAMPLES_BYTES_MAX => {}
+            Ok(_) => return Err(self.too_large(SAMPLES_BYTES_MAX)),
+            Err(error) => return Err(answer.malformed(error)),
+        }
+        let block = snap::raw::Decoder::new().decompress_vec(&block);
+        let block = block.map_err(|error| answer.malformed(error))?;
+        let parts = decode_samples(&block).map_err(|error| answer.malformed(error))?;
+        // Whether it breaks off makes no difference any more.
+        let _ = handed.parts(parts);
+        Ok(())
+    }
+
+    async fn export(
+        &self,
+        matchers: &[Matcher],
+        (start_ms, end_ms): (i64, i64),
+        timeout: Duration,
+        handed: &mut Handed<impl FnMut(RawPart) -> ControlFlow<()>>,
+    ) -> Result<(), ClientError> {
+        let fields: [Field<'_>; 3] =
+            [("match[]", selector(matchers)), ("start", seconds(start_ms)), ("end", seconds(end_ms))];
+        let body = Bytes::from(form(&fields));
+        let call = Call::post("/api/v1/export", "application/x-www-form-urlencoded", body);
+        let mut answer = self.stream(call, timeout).await?;
+        let mut lines = export::Lines::default();
+        while let Some(bytes) = answer.next().await? {
+            lines.push(&bytes);
+            while let Some(line) = lines.next() {
+                let line = export::decode_line(&line).map_err(|error| answer.malformed(error))?;
+                if handed.part(line.0, line.1).is_break() {
+                    return Ok(());
+                }
+            }
+            if lines.begun_bytes() > LINE_BYTES_MAX {
+                return Err(self.too_large(LINE_BYTES_MAX));
+            }
+        }
+        let rest = lines.rest();
+        if !rest.is_empty() {
+            let line = export::decode_line(&rest).map_err(|error| answer.malformed(error))?;
+            let _ = handed.part(line.0, line.1);
+        }
+        Ok(())
+    }
+
+    async fn query_raw(
+        &self,
+        matchers: &[Matcher],
+        (start_ms, end_ms): (i64, i64),
+        timeout: Duration,
+        handed: &mut Handed<impl FnMut(RawPart) -> ControlFlow<()>>,
+    ) -> Result<(), ClientError> {
+        // A window may be open at its left, or not: what is too much does not matter.
+        let window_ms = end_ms.saturating_sub(start_ms).saturating_add(1);
+        let query = format!("{}[{window_ms}ms]", selector(matchers));
+        let answer = self.query(&query, Some(end_ms), timeout).await?;
+        if let Some(warning) = answer.warnings.first() {
+            return Err(self.malformed(format!("a part of the samples is missing: {warning}")));
+        }
+        let Value::Matrix(matrix) = answer.data else {
+            return Err(self.malformed("a range selector gives no matrix"));
+        };
+        for series in matrix {
+            if handed.part(Labels::new(series.metric).ok(), series.values).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn malformed(&self, reason: impl ToString) -> ClientError {
+        ClientError::Malformed { server: self.server().to_owned(), reason: reason.to_string() }
+    }
+
+    fn too_large(&self, bytes_max: usize) -> ClientError {
+        ClientError::TooLarge { server: self.server().to_owned(), bytes_max }
+    }
+}
+
+struct Handed<V> {
+    visit: V,
+    left_out: LeftOut,
+}
+
+impl<V: FnMut(RawPart) -> ControlFlow<()>> Handed<V> {
+    fn parts(&mut self, parts: Vec<Part>) -> ControlFlow<()> {
+        for part in parts {
+            self.left_out.histograms += part.histograms;
+            self.part(part.labels, part.samples)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn part(&mut self, labels: Option<Labels>, samples: Vec<Sample>) -> ControlFlow<()> {
+        let Some(labels) = labels else {
+            self.left_out.series += 1;
+            return ControlFlow::Continue(());
+        };
+        if samples.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        (self.visit)(RawPart { labels, samples })
+    }
+}

@@ -153,9 +153,11 @@ fn snappy_bombs_and_broken_remote_writes_are_refused() {
         series(&[("__name__", "late")], &[(now - 16 * 24 * 60 * MINUTE_MS, 1.0), (0, 1.0), (i64::MIN, 1.0)]),
         series(&[("__name__", "early")], &[(now + 11 * MINUTE_MS, 1.0), (i64::MAX, 1.0)]),
         series(&[("name", "less")], &[(now, 1.0)]),
+        series(&[("__name__", "twice"), ("a", "1"), ("a", "2")], &[(now, 1.0)]),
+        series(&[("__name__", "empty"), ("", "1")], &[(now, 1.0)]),
         series(&[("__name__", "good"), ("ü \"", "\\,\n")], &[(now, f64::from_bits(0x7ff0_0000_0000_0002))]),
     ]));
-    let said = "1 samples are stored, 7 refused (bad_labels: 2, beyond_retention: 3, too_far_ahead: 2)";
+    let said = "1 samples are stored, 9 refused (bad_labels: 4, beyond_retention: 3, too_far_ahead: 2)";
     prometheus(&reply, 400, "bad_data", said);
     tells(reply.json()["error"].as_str().unwrap(), "10001 labels are more than the 128");
     let stale = f64::from_bits(0x7ff0_0000_0000_0002);

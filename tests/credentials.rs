@@ -14,6 +14,8 @@ use serde_json::Value;
 use std::sync::Arc;
 use tower::ServiceExt;
 
+const PROBES: [&str; 4] = ["/health", "/livez", "/-/healthy", "/-/ready"];
+
 fn router(file: Option<&str>) -> Router {
     let credentials = file.map(|text| {
         let dir = tempfile::tempdir().unwrap();
@@ -25,8 +27,8 @@ fn router(file: Option<&str>) -> Router {
         assert!(!headers.contains_key("authorization"));
         caller.user
     };
-    let router = Router::new().route("/health", get(async || "ok")).route("/livez", get(async || "ok"));
-    router.fallback(whoami).layer(from_fn_with_state(PlainAuth::new(credentials), plain_auth))
+    let probes = PROBES.iter().fold(Router::new(), |router, path| router.route(path, get(async || "ok")));
+    probes.fallback(whoami).layer(from_fn_with_state(PlainAuth::new(credentials), plain_auth))
 }
 
 async fn ask(router: &Router, path: &str, authorization: Option<&str>) -> (StatusCode, HeaderMap, String) {
@@ -87,7 +89,7 @@ async fn others_are_told_how_in_the_dialect_of_the_path() {
 async fn probes_need_no_credentials() {
     let router = router(Some(FILE));
     for authorization in [None, Some("Bearer bad")] {
-        for path in ["/health", "/livez"] {
+        for path in PROBES {
             assert_eq!(ask(&router, path, authorization).await.0, StatusCode::OK);
         }
     }

@@ -15,11 +15,11 @@
 mod common;
 mod differential;
 
+use common::compare::{Verdict, compare};
 use common::process::{Client, Server};
 use common::prometheus::{self, Prometheus};
 use common::remote_write::message;
 use differential::Random;
-use differential::compare::{Verdict, compare};
 use differential::data::{all, slices};
 use differential::queries::Question;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};

@@ -6,6 +6,7 @@
 //!   answers. A disk that is full in the meantime leaves it 200 and is told with `?verbose`, by the
 //!   refused writes and by `lookback_store_writable`: an unready pod leaves its Service, and the reads
 //!   that the HPA lives on, and the cluster's discovery, would go with it.
+//! - `/-/healthy` and `/-/ready` say the same to who knows Prometheus.
 //! - `/metrics` is OpenMetrics text; the figures of the store are taken at each scrape.
 //!
 //! The probes with `?verbose` list their checks as those of Kubernetes do. They tell no one's data and
@@ -32,6 +33,8 @@ pub fn routes() -> Router<App> {
         .route("/livez", get(live))
         .route("/healthz", get(live))
         .route("/readyz", get(ready))
+        .route("/-/healthy", get(live))
+        .route("/-/ready", get(ready))
         .layer(axum::middleware::map_response(|response| named("health", response)))
 }
 
@@ -51,7 +54,7 @@ async fn health() -> Response {
 }
 
 async fn live(uri: Uri) -> Response {
-    let path = uri.path().trim_start_matches('/');
+    let path = uri.path().trim_start_matches("/-").trim_start_matches('/');
     report(path, is_verbose(&uri), &[("ping", None)], None)
 }
 
@@ -153,7 +156,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_is_told_but_takes_nothing_out_of_service() {
         let server = full().await;
-        for path in ["/health", "/livez", "/healthz", "/readyz"] {
+        for path in ["/health", "/livez", "/healthz", "/readyz", "/-/healthy", "/-/ready"] {
             assert_eq!(get_from(&server, path).await.0, 200, "{path}");
         }
         let (code, body) = get_from(&server, "/readyz?verbose").await;

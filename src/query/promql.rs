@@ -18,6 +18,7 @@
 //! | file | what |
 //! |---|---|
 //! | `guard`, `lower`, `expr`, `functions` | a query's text to expressions |
+//! | `tree` | a query's tree, for those who build queries |
 //! | `engine`, `steps`, `outcome` | evaluation put together; its time grid; what comes out |
 //! | `select`, `windows` | series at instants; samples in ranges, subqueries |
 //! | `rate`, `over_time`, `regression` | functions of a range |
@@ -58,6 +59,7 @@ mod series;
 mod sets;
 mod steps;
 mod topk;
+mod tree;
 mod windows;
 
 pub use engine::{Options, Stop, Task};

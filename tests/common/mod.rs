@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub mod compare;
 pub mod fake_kubernetes;
 pub mod manifests;
 pub mod process;

@@ -1,6 +1,5 @@
-//! The same data and the same questions for two servers, and what they answer.
+//! The same data and the same questions for two servers.
 
-pub(crate) mod compare;
 pub(crate) mod data;
 pub(crate) mod queries;
 

@@ -97,6 +97,9 @@ enum Identified {
     NotNow(ApiError),
 }
 
+/// What anyone may get.
+const PROBES: [&str; 6] = ["/health", "/healthz", "/livez", "/readyz", "/-/healthy", "/-/ready"];
+
 /// Lets a request of the plain port through with its [`Caller`], or answers 401, 403, 429 or 503. Probes
 /// pass, with nobody as their caller.
 pub async fn plain_auth(State(auth): State<PlainAuth>, request: Request, next: Next) -> Response {
@@ -108,7 +111,7 @@ pub async fn plain_auth(State(auth): State<PlainAuth>, request: Request, next: N
             return refuse(request.uri.path(), ApiError::new(StatusCode::FORBIDDEN, message));
         }
         Some(Ok(Caller::local()))
-    } else if matches!(request.uri.path(), "/health" | "/healthz" | "/livez" | "/readyz") {
+    } else if PROBES.contains(&request.uri.path()) {
         None
     } else {
         Some(auth.caller(&request).await)

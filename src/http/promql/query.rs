@@ -1,4 +1,5 @@
-//! `/api/v1/query`, `/api/v1/query_range`, `/api/v1/format_query`, `/api/v1/parse_query`.
+//! `/api/v1/query`, `/api/v1/query_range`, `/api/v1/query_exemplars`, `/api/v1/format_query`,
+//! `/api/v1/parse_query`.
 
 use super::answer::{JsonAnswer, QueryAnswer};
 use super::request::{Failure, Parameters};
@@ -74,16 +75,24 @@ pub(super) async fn format(
     of_query(state, turns, caller, request, |query| json!(query.formatted())).await
 }
 
-/// What a query evaluates to, and how it is written in full. Not its tree: that is the parser's own.
+/// A query's tree.
 pub(super) async fn parse(
     state: State<App>,
     turns: Extension<Turns>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, Failure> {
-    let told =
-        |query: &Query| json!({"valueType": query.value_type().to_string(), "formatted": query.formatted()});
-    of_query(state, turns, caller, request, told).await
+    of_query(state, turns, caller, request, Query::tree).await
+}
+
+/// The exemplars of a query's series: none, since none are kept.
+pub(super) async fn exemplars(
+    state: State<App>,
+    turns: Extension<Turns>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Failure> {
+    of_query(state, turns, caller, request, |_| json!([])).await
 }
 
 async fn of_query(

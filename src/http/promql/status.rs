@@ -1,16 +1,24 @@
-//! `/api/v1/status/buildinfo`, `/api/v1/status/tsdb`: who answers, and how much it holds.
+//! `/api/v1/status/buildinfo`, `/api/v1/status/tsdb`, `/api/v1/rules`, `/api/v1/alerts`: who answers, and how
+//! much it holds.
 
-use super::request::Failure;
+use super::answer::JsonAnswer;
+use super::cardinality::Cardinality;
+use super::request::{Failure, Parameters};
+use super::run::{Turns, run};
 use crate::app::App;
 use crate::http::auth::Caller;
 use crate::store::Scope;
-use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use axum::response::Response;
+use axum::{Extension, Json};
 use serde_json::{Value, json};
 
 /// The version of Prometheus whose language and API are spoken: clients choose what they ask by it.
 const SPOKEN_VERSION: &str = "3.5.0";
+
+/// Rows of each table of `/api/v1/status/tsdb`, unless `limit` says otherwise.
+const ROWS_MAX: usize = 10;
 
 /// Who answers.
 pub(super) async fn build(caller: Caller) -> Result<Json<Value>, Failure> {
@@ -28,8 +36,25 @@ pub(super) async fn build(caller: Caller) -> Result<Json<Value>, Failure> {
     }})))
 }
 
+/// The rules that are evaluated: none.
+pub(super) async fn rules(caller: Caller) -> Result<Json<Value>, Failure> {
+    caller.require_read()?;
+    Ok(Json(json!({"status": "success", "data": {"groups": []}})))
+}
+
+/// The alerts that fire: none.
+pub(super) async fn alerts(caller: Caller) -> Result<Json<Value>, Failure> {
+    caller.require_read()?;
+    Ok(Json(json!({"status": "success", "data": {"alerts": []}})))
+}
+
 /// How much the store holds; for callers who may see all of it.
-pub(super) async fn store(State(app): State<App>, caller: Caller) -> Result<Json<Value>, Failure> {
+pub(super) async fn store(
+    State(app): State<App>,
+    Extension(turns): Extension<Turns>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Failure> {
     caller.require_read()?;
     if caller.scope != Scope::All {
         return Err(Failure::Query {
@@ -38,23 +63,26 @@ pub(super) async fn store(State(app): State<App>, caller: Caller) -> Result<Json
             message: format!("user {:?} may not see what namespaces hold together", caller.user),
         });
     }
+    let rows_max = Parameters::read(request).await?.limit()?.unwrap_or(ROWS_MAX);
     let stats = app.store_stats().await?;
-    Ok(Json(json!({"status": "success", "data": {
-        "headStats": {
+    run(&app, &turns, &caller.scope, app.settings.query.timeout, move |bench| {
+        let all = bench.reader.series(&[], i64::MIN, i64::MAX)?;
+        let cardinality = Cardinality::of(&all);
+        let mut data = cardinality.tables(rows_max);
+        data["headStats"] = json!({
             "numSeries": stats.series,
             "numSamples": stats.head_samples,
-        },
-        "storageStats": {
+            "numLabelPairs": cardinality.pairs(),
+        });
+        data["storageStats"] = json!({
             "numSealedSamples": stats.sealed_samples,
             "numPartitions": stats.partitions,
             "blockBytes": stats.block_bytes,
             "logBytes": stats.log_bytes,
             "indexBytes": stats.index_bytes,
             "numDamagedBlocks": stats.damaged_blocks,
-        },
-        "seriesCountByMetricName": [],
-        "labelValueCountByLabelName": [],
-        "memoryInBytesByLabelName": [],
-        "seriesCountByLabelValuePair": [],
-    }})))
+        });
+        Ok(JsonAnswer(data))
+    })
+    .await
 }

@@ -152,7 +152,21 @@ async fn series_labels_and_values_are_listed() {
     assert_eq!(ask(&app, "status/tsdb", &[]).await.1["data"]["headStats"]["numSeries"], 3);
     let (_, formatted) = ask(&app, "format_query", &[("query", "sum(m)by(a)")]).await;
     assert_eq!(formatted["data"], "sum by (a) (m)");
-    assert_eq!(ask(&app, "parse_query", &[("query", "m[5m]")]).await.1["data"]["valueType"], "matrix");
+    assert_eq!(ask(&app, "parse_query", &[("query", "m[5m]")]).await.1["data"]["type"], "matrixSelector");
+    let (_, tsdb) = ask(&app, "status/tsdb", &[("limit", "1")]).await;
+    assert_eq!(tsdb["data"]["seriesCountByMetricName"], json!([{"name": "m", "value": 2}]));
+    assert_eq!(tsdb["data"]["headStats"]["numLabelPairs"], 5);
+    for (path, data) in [
+        ("rules", json!({"groups": []})),
+        ("alerts", json!({"alerts": []})),
+        ("query_exemplars?query=m", json!([])),
+    ] {
+        assert_eq!(
+            app.get(&format!("/api/v1/{path}")).await.json(),
+            json!({"status": "success", "data": data})
+        );
+    }
+    assert_eq!(ask(&app, "query_exemplars", &[]).await.0, 400);
 }
 
 #[tokio::test]
@@ -179,7 +193,21 @@ async fn a_caller_sees_its_namespaces_only_everywhere() {
     }
     assert_eq!(ask(&app, "status/tsdb", &[]).await.0, 403);
     app.caller = Some(Caller { read: false, ..Caller::local() });
-    for path in ["query", "query_range", "series", "labels", "label/a/values", "metadata", "format_query"] {
+    for path in [
+        "query",
+        "query_range",
+        "query_exemplars",
+        "series",
+        "labels",
+        "label/a/values",
+        "metadata",
+        "format_query",
+        "parse_query",
+        "rules",
+        "alerts",
+        "status/buildinfo",
+        "status/tsdb",
+    ] {
         assert_eq!(ask(&app, path, &[("query", "m"), ("match[]", "m")]).await.0, 403, "{path}");
     }
 }

@@ -22,9 +22,7 @@ const DEPTH_MAX: usize = 1_200;
 #[derive(Clone, Debug)]
 pub struct Query {
     pub(super) expr: Expr,
-    value_type: ValueType,
-    /// As the parser writes it.
-    text: String,
+    parsed: Parsed,
 }
 
 impl Query {
@@ -36,19 +34,25 @@ impl Query {
         guard::check(text)?;
         let parsed = parser::parse(text).map_err(|error| explain(&error, text))?;
         let expr = lower(&parsed, 0)?;
-        Ok(Self { expr, value_type: parsed.value_type(), text: parsed.prettify() })
+        Ok(Self { expr, parsed })
     }
 
     /// What it evaluates to.
     #[must_use]
     pub fn value_type(&self) -> ValueType {
-        self.value_type
+        self.parsed.value_type()
     }
 
     /// The query, formatted.
     #[must_use]
-    pub fn formatted(&self) -> &str {
-        &self.text
+    pub fn formatted(&self) -> String {
+        self.parsed.prettify()
+    }
+
+    /// The query's tree, as Prometheus tells it.
+    #[must_use]
+    pub fn tree(&self) -> serde_json::Value {
+        super::tree::tree(&self.parsed)
     }
 }
 

@@ -70,9 +70,9 @@ pub enum Command {
     Explain(Box<ExplainArgs>),
     /// Check every checksum of a data directory, also beside a running server; fails where any is wrong.
     Verify(Box<VerifyArgs>),
-    /// Back a store up into a directory while no server holds it; incremental.
+    /// Back a store up into a directory, incrementally, or a stream, while no server holds it.
     Backup(Box<BackupArgs>),
-    /// Make a store of a backup, after checking all of it.
+    /// Make a store of a backup, a directory or a stream, after checking all of it.
     Restore(Box<RestoreArgs>),
     /// Show who serves the metrics APIs, and fail where registering Lookback would take them from another.
     Preflight(Box<PreflightArgs>),

@@ -32,6 +32,7 @@ use lookback_storage::{Options, Selection};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -165,8 +166,13 @@ async fn run_backup(args: &BackupArgs) -> anyhow::Result<()> {
     let (engine, to) = (store.store.engine().clone(), args.to.clone());
     let bar = operations::progress_bar();
     let shown = bar.clone();
+    let to_stdout = to == Path::new("-");
     let backup = tokio::task::spawn_blocking(move || {
-        engine.backup(&to, |done, all| operations::follow(&shown, done, all))
+        let progress = |done, all| operations::follow(&shown, done, all);
+        if to_stdout {
+            return engine.backup_stream(std::io::stdout().lock(), progress);
+        }
+        engine.backup(&to, progress)
     });
     let backup = backup.await?;
     bar.finish_and_clear();
@@ -175,7 +181,12 @@ async fn run_backup(args: &BackupArgs) -> anyhow::Result<()> {
     for what in &report.left_out {
         tracing::warn!(what, "not in the backup");
     }
-    writeln!(std::io::stdout(), "backed up {}", operations::summary(&report))?;
+    let said = format!("backed up {}", operations::summary(&report));
+    if to_stdout {
+        eprintln!("{said}");
+        return Ok(());
+    }
+    writeln!(std::io::stdout(), "{said}")?;
     Ok(())
 }
 

@@ -16,6 +16,7 @@ mod reader;
 pub use reader::{EachRequest, SeriesReader};
 
 use async_trait::async_trait;
+use embedded::BackupPieces;
 use lookback_storage::{
     Aggregation, BackupReport, Labels, Matcher, OutOfOrder, RangeUse, Sample, WriteBatch, WriteReport,
 };
@@ -238,6 +239,11 @@ pub trait Store: Send + Sync + 'static {
     /// Backs everything up into a directory, while reads and writes go on.
     async fn backup(&self, to: PathBuf) -> Result<BackupReport, StoreError> {
         let _ = to;
+        Err(StoreError::Unavailable("it makes no backups of its own".to_owned()))
+    }
+
+    /// Backs everything up as a stream, piece by piece, while reads and writes go on.
+    async fn backup_stream(&self) -> Result<BackupPieces, StoreError> {
         Err(StoreError::Unavailable("it makes no backups of its own".to_owned()))
     }
 

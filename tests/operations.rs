@@ -7,7 +7,7 @@ mod common;
 use common::process::{Server, lookback, run_to_end};
 use common::store::{open, read_dir};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 fn run(args: &[&str], paths: &[&Path]) -> Output {
     run_to_end(lookback().args(args).args(paths))
@@ -36,10 +36,10 @@ fn a_running_server_is_backed_up_and_what_was_acknowledged_before_is_restored() 
     let backup = || server.post("/api/v1/admin/backup", "");
     assert!((0..20).all(|value| push(value) == 200));
     let first = backup();
-    assert_eq!((first.status, &first.json()["data"]["blocksCopied"]), (200, &1.into()), "{}", first.text());
+    assert_eq!((first.status, &first.json()["data"]["filesCopied"]), (200, &1.into()), "{}", first.text());
     assert!((20..30).all(|value| push(value) == 200));
     let second = backup().json();
-    assert_eq!(second["data"]["blocksCopied"], 1, "only what is new is copied: {second}");
+    assert_eq!(second["data"]["filesCopied"], 1, "only what is new is copied: {second}");
     assert_eq!(push(99), 200, "acknowledged after the backup");
     // Beside the running server.
     said(&run(&["verify", "--data-dir"], &[&at("data")]), 0);
@@ -138,4 +138,98 @@ fn what_a_directory_holds_is_shown_beside_a_running_server_and_after_it() {
     }
     let text = said(&run(&["inspect", "--data-dir"], &[&at("nowhere")]), 1);
     assert!(text.contains("--data-dir"), "{text}");
+}
+
+#[test]
+fn a_backup_streams_through_pipes_and_over_http_and_tar_packs_and_unpacks_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let server = Server::start(&at("data"), &[]);
+    let push = |value: usize| server.post("/write-metrics/nodes/n1/load", value.to_string()).status;
+    assert!((0..20).all(|value| push(value) == 200));
+    let reply = server.get("/api/v1/admin/backup");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    std::fs::write(at("http.tar"), &reply.body).unwrap();
+    assert!(server.terminate().success());
+    let expected = read_dir(&at("data"));
+
+    let shell = |script: &str| {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-ec", script]).current_dir(dir.path()).env("LOOKBACK", env!("CARGO_BIN_EXE_lookback"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        run_to_end(&mut command)
+    };
+    said(&shell("\"$LOOKBACK\" restore --data-dir of-http - < http.tar"), 0);
+    assert_eq!(read_dir(&at("of-http")), expected);
+    let through = "\"$LOOKBACK\" backup --data-dir data - | \"$LOOKBACK\" restore --data-dir through -";
+    let text = said(&shell(through), 0);
+    assert!(text.contains("backed up") && text.contains("restored"), "{text}");
+    assert_eq!(read_dir(&at("through")), expected);
+    // Unpacked it is a backup's directory; and that is packed again.
+    said(
+        &shell("mkdir unpacked; tar -C unpacked -xf http.tar; \"$LOOKBACK\" restore --data-dir a unpacked"),
+        0,
+    );
+    assert_eq!(read_dir(&at("a")), expected);
+    said(&shell("tar -C unpacked -cf - . | \"$LOOKBACK\" restore --data-dir b -"), 0);
+    assert_eq!(read_dir(&at("b")), expected);
+    // A stream that ends too soon.
+    let text = said(&shell("head -c 700 http.tar | \"$LOOKBACK\" restore --data-dir c -"), 1);
+    assert!(text.contains("cut off"), "{text}");
+    let left: Vec<PathBuf> = blocks(&at("c"));
+    assert!(left.iter().all(|path| path.ends_with("LOCK")), "{left:?}");
+    said(&shell("\"$LOOKBACK\" restore --data-dir c - < http.tar"), 0);
+    assert_eq!(read_dir(&at("c")), expected);
+}
+
+#[test]
+fn every_file_of_a_directory_is_verified_and_what_is_not_ours_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let server = Server::start(&data, &["--rollups=5m=30d"]);
+    let push = |value: usize| server.post("/write-metrics/nodes/n1/load", value.to_string()).status;
+    assert!((0..20).all(|value| push(value) == 200));
+    assert_eq!(server.get("/api/v1/admin/backup").status, 200, "a backup seals");
+    common::process::wait_until("it is rolled up", || !blocks(&data.join("rollups")).is_empty());
+    assert_eq!(push(20), 200);
+    let verify = |code| said(&run(&["verify", "--data-dir"], &[&data]), code);
+    let text = verify(0);
+    assert!(!text.contains("note"), "beside a running server: {text}");
+    assert!(!text.contains(" 0 rollups") && text.contains("records of the index"), "{text}");
+    server.kill9();
+    std::fs::write(data.join("stray"), "mine").unwrap();
+    let text = verify(0);
+    assert!(text.contains("stray: no file of Lookback's"), "{text}");
+    for path in blocks(&data) {
+        let name = path.strip_prefix(&data).unwrap().to_str().unwrap().to_owned();
+        let whole = std::fs::read(&path).unwrap();
+        // What nothing depends on is not looked at, as the documentation of `verify` says: of sled's own,
+        // all but the files that hold what was written.
+        let of_sled = name.starts_with("index/") || name.starts_with("log/");
+        let is_sleds_own = of_sled && (name.ends_with("conf") || name.contains("snap."));
+        let unread = ["LOCK", "stray", "certs"].iter().any(|part| name.starts_with(part));
+        if whole.is_empty() || unread || is_sleds_own {
+            continue;
+        }
+        let end = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        let flip = |at: usize| {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 4;
+            std::fs::write(&path, bytes).unwrap();
+        };
+        if name.ends_with("/db") {
+            // Of sled's some places are free: all that is written is wiped out.
+            let mut bytes = whole.clone();
+            bytes[..end].fill(0);
+            std::fs::write(&path, bytes).unwrap();
+        } else {
+            flip(end / 2);
+        }
+        eprintln!("damaged: {name}");
+        let text = verify(1);
+        let of = name.split('/').next().unwrap();
+        assert!(text.contains(&format!("{}/{of}", data.display())), "{name}: {text}");
+        std::fs::write(&path, &whole).unwrap();
+    }
+    verify(0);
 }

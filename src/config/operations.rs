@@ -23,7 +23,8 @@ pub struct VerifyArgs {
 /// Flags of `lookback backup`.
 #[derive(Clone, Debug, Args)]
 pub struct BackupArgs {
-    /// Where the backup goes: a new directory, or that of an earlier backup, which is brought up to date.
+    /// Where the backup goes: a new directory, or that of an earlier backup, which is brought up to date; or `-`
+    /// for a tar on standard output.
     pub to: PathBuf,
 
     /// The store.
@@ -38,7 +39,7 @@ pub struct BackupArgs {
 /// Flags of `lookback restore`.
 #[derive(Clone, Debug, Args)]
 pub struct RestoreArgs {
-    /// The directory of the backup.
+    /// The directory of the backup; or `-` for a tar on standard input.
     pub from: PathBuf,
 
     /// The data directory of the new store: empty, or not there yet.

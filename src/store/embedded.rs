@@ -3,7 +3,10 @@
 //! The engine's calls block; here they run on blocking threads, each with its deadline: when that
 //! passes, the caller is answered and the read ends at the next series.
 
+mod backup;
 mod reader;
+
+pub use backup::BackupPieces;
 
 use super::memory;
 use super::{
@@ -21,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// How often the engine is told to do its background work.
@@ -34,6 +37,8 @@ const INLINE_SERIES_MAX: usize = 5_000;
 #[derive(Clone)]
 pub struct EmbeddedStore {
     db: Db,
+    /// One backup is streamed at a time.
+    streaming: Arc<Semaphore>,
 }
 
 impl EmbeddedStore {
@@ -42,7 +47,8 @@ impl EmbeddedStore {
     /// # Errors
     /// As [`Db::open`].
     pub fn open(dir: &Path, options: Options) -> Result<Self, Error> {
-        Ok(Self { db: Db::open(dir, options, uuid::Uuid::new_v4())? })
+        let db = Db::open(dir, options, uuid::Uuid::new_v4())?;
+        Ok(Self { db, streaming: Arc::new(Semaphore::new(1)) })
     }
 
     /// Does the engine's background work until `shutdown`; then seals nothing more and returns. While the
@@ -280,6 +286,10 @@ impl Store for EmbeddedStore {
         let backup = tokio::task::spawn_blocking(move || db.backup(&to, |_, _| {})).await;
         let backup = backup.map_err(|error| StoreError::Internal(error.to_string()))?;
         backup.map_err(|error| into_store_error(error, Duration::ZERO))
+    }
+
+    async fn backup_stream(&self) -> Result<BackupPieces, StoreError> {
+        backup::begin(self.db.clone(), &self.streaming)
     }
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {

@@ -1,5 +1,6 @@
 //! A store that stands before another, and lets calls through to it or not.
 
+use super::embedded::BackupPieces;
 use super::{
     Context, LabelsRequest, Latest, RangeRead, RangeRequest, SeriesReader, SeriesSamples, Store, StoreError,
     StoreStats,
@@ -71,6 +72,10 @@ impl<F: Front> Store for F {
 
     async fn backup(&self, to: PathBuf) -> Result<BackupReport, StoreError> {
         self.behind().await?.backup(to).await
+    }
+
+    async fn backup_stream(&self) -> Result<BackupPieces, StoreError> {
+        self.behind().await?.backup_stream().await
     }
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {

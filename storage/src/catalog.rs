@@ -7,7 +7,7 @@
 
 mod file;
 
-pub(crate) use file::{FileEntry, Part, decode, encode};
+pub(crate) use file::{FileEntry, Part, UnitEntry, decode, encode};
 
 use crate::deletes::{DeleteRecord, Deletes};
 use crate::error::{Error, Result};
@@ -166,7 +166,7 @@ impl Contents {
                     self.deletes.extend(deletes.into_iter().map(|d| ((d.seq, d.series), d)));
                 }
                 // Parts of a backup's manifest.
-                Part::Files(_) | Part::Checkpoint(_) => {}
+                Part::Files(_) | Part::Checkpoint(_) | Part::Rollups(_) => {}
             }
         }
     }

@@ -10,7 +10,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-const META_FILE: &str = "meta";
+pub(crate) const META_FILE: &str = "meta";
 
 /// Refuses a directory of a later format by what its file says, before anything else of it is read: only
 /// that file is the same in every format.

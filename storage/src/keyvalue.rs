@@ -77,6 +77,15 @@ impl KeyValue {
         files
     }
 
+    /// Whether a path below a database's directory, in its parts, is one of its files.
+    pub(crate) fn is_file(parts: &[&str]) -> bool {
+        match parts {
+            ["conf" | "db"] | ["blobs", _] => true,
+            [name] => name.starts_with("snap."),
+            _ => false,
+        }
+    }
+
     /// The map of this name, made if need be.
     pub(crate) fn tree(&self, name: &str) -> Result<Tree> {
         let tree = guard(&self.path, || self.database.open_tree(name))?;

@@ -102,7 +102,7 @@ mod undurable;
 mod verify;
 
 pub use append::{NewSample, OutOfOrder, Reject, WriteBatch, WriteReport};
-pub use backup::{BackupReport, restore};
+pub use backup::{BackupReport, restore, restore_stream};
 pub use db::{Db, Stats};
 pub use each::{Pick, Visit};
 pub use error::{Error, Result};
@@ -119,7 +119,7 @@ pub use room::SizeMax;
 pub use sample::{STALENESS_MARKER_BITS, Sample, sort_and_deduplicate};
 pub use select::{ReadLimits, Selection, SeriesSamples};
 pub use series_limits::SeriesLimits;
-pub use verify::{Verified, verify};
+pub use verify::{Verification, Verified, verify};
 
 /// The version of FORMAT.md that this program writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;

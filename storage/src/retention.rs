@@ -97,6 +97,13 @@ pub(crate) struct Retention {
     fingerprint: u32,
 }
 
+/// Whether this may be the name of a class: of a directory on disk.
+pub(crate) fn is_class(class: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    let begins = class.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
+    begins && class.len() <= CLASS_BYTES_MAX && class.bytes().all(legal)
+}
+
 impl Retention {
     /// The default alone.
     pub(crate) fn of(options: &Options) -> Self {
@@ -121,10 +128,7 @@ impl Retention {
         }
         for (place, rule) in rules.iter().enumerate() {
             let class = rule.class.clone();
-            let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
-            let begins = class.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
-            if !begins || class.len() > CLASS_BYTES_MAX || !class.bytes().all(legal) || class == DEFAULT_CLASS
-            {
+            if !is_class(&class) || class == DEFAULT_CLASS {
                 return Err(RetentionError::ClassName { class });
             }
             if rules.iter().take(place).any(|earlier| earlier.class == class) {

@@ -53,6 +53,10 @@ impl Block {
         &self.path
     }
 
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     pub(crate) fn file_bytes(&self) -> u64 {
         self.file_bytes
     }

@@ -5,6 +5,7 @@ use crate::bytes::Reader;
 use crate::deletes::DeleteRecord;
 use crate::index::{Checkpoint, StoreRecord};
 use crate::log::SeriesDefinition;
+use crate::rollup::UnitRecord;
 use bincode::Options;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -27,6 +28,16 @@ pub(crate) enum Part {
     Files(Vec<FileEntry>),
     /// How far the log is in the files of a backup.
     Checkpoint(Checkpoint),
+    /// Rollups of a backup.
+    Rollups(Vec<UnitEntry>),
+}
+
+/// The rollups of one partition of time in a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UnitEntry {
+    pub(crate) record: UnitRecord,
+    /// Of each of its files, in their order: bytes, and the checksum of the whole file.
+    pub(crate) files: Vec<(u64, u32)>,
 }
 
 /// One block of a backup.
@@ -151,12 +162,21 @@ fn split_footer(body: &[u8]) -> Option<(&[u8], u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rollup::FileRecord;
     use proptest::prelude::*;
 
     const STORE: StoreRecord = StoreRecord { format: 1, uuid: Uuid::from_u128(7), partition_ms: 1_000 };
 
     fn parts() -> Vec<Part> {
         let definition = |id| SeriesDefinition { id, labels: vec![("__name__".into(), format!("m{id}"))] };
+        let unit = UnitRecord {
+            partition_start_ms: -5,
+            sealed_seq: 9,
+            delete_seq: 0,
+            rules: 1,
+            samples_dropped: true,
+            files: vec![FileRecord { id: 4, class: "default".into(), window_ms: 10 }],
+        };
         let record = BlockRecord { id: 3, class: "default".into(), partition_start_ms: -5, sealed_seq: 9 };
         vec![
             Part::Series(vec![definition(1), definition(2)]),
@@ -164,6 +184,7 @@ mod tests {
             Part::Deletes(vec![DeleteRecord { seq: 4, series: 1, start_ms: 0, end_ms: 9 }]),
             Part::Files(vec![FileEntry { record, bytes: 77, crc32c: 5 }]),
             Part::Checkpoint(Checkpoint { next_seq: 5, next_series: 6, next_block: 7 }),
+            Part::Rollups(vec![UnitEntry { record: unit, files: vec![(7, 8)] }]),
         ]
     }
 

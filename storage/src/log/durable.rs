@@ -50,6 +50,13 @@ pub(super) fn read(dir: &Path) -> Option<u64> {
     (crc32c::crc32c(number).to_le_bytes().as_slice() == checksum).then(|| u64::from_le_bytes(*number))
 }
 
+/// Whether the file of the generation in `dir` says something that does not fit its checksum. One that is
+/// empty, or all zeros as a power cut leaves it, says nothing.
+pub(super) fn is_damaged(dir: &Path) -> bool {
+    let bytes = std::fs::read(dir.join(DURABLE_FILE)).unwrap_or_default();
+    read(dir).is_none() && bytes.iter().any(|byte| *byte != 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

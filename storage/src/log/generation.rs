@@ -94,6 +94,10 @@ impl Generation {
     pub(super) fn verify(&self, writer: Uuid, visit: &mut impl FnMut(&Group)) -> (usize, Vec<String>) {
         let mut damage: Vec<String> =
             self.damage.iter().map(|what| Error::damaged(&self.path, *what).to_string()).collect();
+        if durable::is_damaged(&self.path) {
+            let what = "the file that says what is durable does not fit its checksum";
+            damage.push(Error::damaged(&self.path, what).to_string());
+        }
         let numbers = self.numbers(0, u64::MAX);
         for seq in &numbers {
             match self.read(writer, *seq) {

@@ -94,6 +94,10 @@ impl RollupFile {
         &self.path
     }
 
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     pub(crate) fn file_bytes(&self) -> u64 {
         self.file_bytes
     }

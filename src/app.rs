@@ -10,6 +10,7 @@ use crate::kubernetes::mapping::Resolver;
 use crate::kubernetes::served::Served;
 use crate::metadata::Metadata;
 use crate::query::freshness::{MetricRule, Policies};
+use crate::rules::Rules;
 use crate::store::{Context, Scope, Store, StoreError, StoreStats};
 use crate::telemetry::Metrics;
 use std::collections::{BTreeMap, BTreeSet};
@@ -153,7 +154,7 @@ impl Default for Settings {
 
 /// Shared by all handlers; a cheap clone.
 #[derive(Clone)]
-pub struct App(Arc<Parts>, ByteBudget, Option<Arc<Live>>, Delegates);
+pub struct App(Arc<Parts>, ByteBudget, Option<Arc<Live>>, Delegates, Option<Arc<Rules>>);
 
 /// The adapters that answer for metrics that Lookback does not know.
 #[derive(Clone, Debug, Default)]
@@ -194,7 +195,7 @@ impl App {
         let dropped = &parts.metrics.answers_dropped;
         let live = |cluster| Arc::new(Live::new(cluster, parts.settings.live, dropped.clone()));
         let live = parts.cluster.clone().map(live);
-        Self(Arc::new(parts), budget, live, Delegates::default())
+        Self(Arc::new(parts), budget, live, Delegates::default(), None)
     }
 
     /// The same, with adapters for what it does not know.
@@ -202,6 +203,19 @@ impl App {
     pub fn delegating(mut self, delegates: Delegates) -> Self {
         self.3 = delegates;
         self
+    }
+
+    /// The same, with rules that come before the store's own series.
+    #[must_use]
+    pub fn with_rules(mut self, rules: Option<Arc<Rules>>) -> Self {
+        self.4 = rules;
+        self
+    }
+
+    /// The rules of `--config`, if there are any.
+    #[must_use]
+    pub fn rules(&self) -> Option<&Arc<Rules>> {
+        self.4.as_ref()
     }
 
     /// The adapters for what is not known here.

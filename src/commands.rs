@@ -1,5 +1,6 @@
 //! Commands beside the server: they look at a cluster, or at a running Lookback, and end.
 
+pub mod check_config;
 pub mod explain;
 pub mod export;
 pub mod inspect;

@@ -17,6 +17,7 @@ mod operations;
 mod query;
 pub mod registration;
 pub mod retention;
+mod rules;
 mod scrape;
 mod settings_file;
 mod tls;
@@ -31,6 +32,7 @@ pub use limits::LimitsArgs;
 pub use operations::{BackupArgs, RestoreArgs, VerifyArgs};
 pub use query::QueryArgs;
 pub use retention::{Retention, RetentionArgs};
+pub use rules::{CheckConfigArgs, RulesArgs};
 pub use scrape::ScrapeArgs;
 pub use settings_file::SettingsError;
 pub use tls::TlsArgs;
@@ -86,6 +88,8 @@ pub enum Command {
     Inspect(Box<InspectArgs>),
     /// Write series as OpenMetrics text while no server holds the store; import brings them back.
     Export(Box<ExportArgs>),
+    /// Show how each rule of a file of prometheus-adapter stands; fails where one can't be used.
+    CheckConfig(Box<CheckConfigArgs>),
 }
 
 /// Flags of `lookback import`.
@@ -160,9 +164,9 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE", env = "LOOKBACK_SETTINGS")]
     pub settings: Option<PathBuf>,
 
-    /// Reserved for the rule file of prometheus-adapter; not supported yet.
-    #[arg(long, value_name = "FILE", env = "LOOKBACK_CONFIG", hide = true, value_parser = reserved)]
-    config: Option<PathBuf>,
+    /// prometheus-adapter's rules.
+    #[command(flatten)]
+    pub rules: RulesArgs,
 
     /// Who may call, YAML: names, tokens or passwords, rights and namespaces.
     #[arg(long, value_name = "FILE", env = "LOOKBACK_CREDENTIALS_FILE")]
@@ -392,12 +396,6 @@ fn count(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "use a whole number from 1".to_owned())
 }
 
-fn reserved(_: &str) -> Result<PathBuf, String> {
-    Err("--config is reserved for prometheus-adapter's rule file, which is not supported yet: \
-         Lookback's own settings go into --settings FILE"
-        .to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -498,8 +496,7 @@ mod tests {
     #[test]
     fn wrong_flags_are_usage_errors_that_say_what_is_accepted() {
         for (args, said) in [
-            (&["--config=x"][..], "reserved for prometheus-adapter"),
-            (&["--retention=soon"], "or off"),
+            (&["--retention=soon"][..], "or off"),
             (&["--rollups=7m=1d"], "5m"),
             (&["--retention-size=big"], "50GiB"),
             (&["--freshness=0"], "zero"),

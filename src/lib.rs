@@ -12,6 +12,7 @@ pub mod metadata;
 pub mod prometheus_client;
 pub mod protobuf;
 pub mod query;
+pub mod rules;
 pub mod series_selector;
 pub mod serve;
 pub mod similar;

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use lookback::app::{App, Parts};
 use lookback::clock::{Clock, SystemClock};
+use lookback::commands::check_config::check_config;
 use lookback::commands::{explain, export, inspect, operations, registration};
 use lookback::config::delete::Selector;
 use lookback::config::export::ExportArgs;
@@ -21,6 +22,7 @@ use lookback::metadata::{self, Metadata};
 use lookback::serve::banner::Banner;
 use lookback::serve::prepare::{Prepared, prepare};
 use lookback::serve::retention::RulesFile;
+use lookback::serve::rules;
 use lookback::serve::serve;
 use lookback::sources::scrape::scraper;
 use lookback::store::embedded::EmbeddedStore;
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Delete(args) => run(&args.log, run_delete(&args)),
         Command::Inspect(args) => run(&args.log.clone(), aside(move || inspect::inspect(&args))),
         Command::Export(args) => run(&args.log, run_export(&args)),
+        Command::CheckConfig(args) => run(&args.log.clone(), aside(move || check_config(&args))),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -117,6 +120,7 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
     let opening = Arc::new(OpeningStore::default());
     let (metadata, metrics) = (Arc::new(Metadata::default()), Arc::new(Metrics::default()));
     let counters = settings.counters();
+    let rules = rules::prepare(&args.rules, opening.clone(), &settings)?;
     let app = App::new(Parts {
         store: opening.clone(),
         clock: clock.clone(),
@@ -126,7 +130,8 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
         cluster,
         metadata: metadata.clone(),
     })
-    .delegating(delegates);
+    .delegating(delegates)
+    .with_rules(rules);
     // Ends with this function.
     let _background = background.into_iter().collect::<JoinSet<()>>();
     let shutdown = CancellationToken::new();

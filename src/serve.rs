@@ -16,6 +16,7 @@ pub mod certificate;
 mod delegation;
 pub mod prepare;
 pub mod retention;
+pub mod rules;
 
 use crate::app::App;
 use crate::http::auth::{PlainAuth, SecureAuth, plain_auth, secure_auth};
@@ -79,6 +80,7 @@ pub async fn serve(
     };
     let remembering = autoscaling::remember(app.clone(), stopping(stopped.clone()));
     let delegates = delegation::keep_listed(app.clone(), stopping(stopped.clone()));
+    let ruling = rules::keep(app.clone(), stopping(stopped.clone()));
     let owners = ownership::record(app.clone(), stopping(stopped.clone()));
     let plain = run(plain.listener, None, router, limits, stopping(stopped.clone()));
     let secure = async {
@@ -91,7 +93,7 @@ pub async fn serve(
         tracing::info!("stopping: no new connections, requests in flight are finished");
         stop.send_replace(true);
     };
-    tokio::join!(plain, secure, keeping, remembering, delegates, owners, stop_at_shutdown);
+    tokio::join!(plain, secure, keeping, remembering, delegates, ruling, owners, stop_at_shutdown);
     // It holds the store, which is to be closed after this.
     if let Err(error) = refresher.await {
         tracing::error!(%error, "the refresher of discovery ended badly");

@@ -1,5 +1,6 @@
 //! What Lookback tells about itself: metrics and logs.
 
+use crate::rules::RulesMetrics;
 use crate::store::StoreStats;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -85,6 +86,8 @@ pub struct Metrics {
     pub exemplars_ignored: Family<ApiLabels, Counter>,
     /// Whether the rule file of retention, as it is now, holds.
     pub retention_rules: Gauge,
+    /// How the rules of `--config` stand.
+    pub rules: RulesMetrics,
     /// What the store holds; set at each scrape.
     pub store: StoreGauges,
 }
@@ -323,6 +326,7 @@ impl Default for Metrics {
             "1 where the file of --retention-rules holds as it is, 0 where it is broken and older rules hold, or there is none",
             retention_rules.clone(),
         );
+        let rules = RulesMetrics::registered(&mut registry);
         let store = StoreGauges::registered(&mut registry);
         Self {
             registry,
@@ -339,6 +343,7 @@ impl Default for Metrics {
             watched_objects_bytes,
             exemplars_ignored,
             retention_rules,
+            rules,
             store,
         }
     }

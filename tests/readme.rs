@@ -90,7 +90,11 @@ fn every_command_of_the_readme_gives_what_it_says() {
     let server = Server::start(dir.path());
     for (command, expected) in steps {
         let here = command.replace("127.0.0.1:8080", &server.plain).replace("127.0.0.1:6443", &server.secure);
-        let output = Command::new("bash").args(["-o", "pipefail", "-c", &here]).output().expect("bash");
+        // `lookback` is the built one.
+        let built = std::path::Path::new(env!("CARGO_BIN_EXE_lookback")).parent().expect("a directory");
+        let path = format!("{}:{}", built.display(), std::env::var("PATH").unwrap_or_default());
+        let bash = Command::new("bash").args(["-o", "pipefail", "-c", &here]).env("PATH", path).output();
+        let output = bash.expect("bash");
         let text = String::from_utf8_lossy(&output.stdout);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "$ {command}\nfailed: {text}{errors}");

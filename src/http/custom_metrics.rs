@@ -3,9 +3,11 @@
 //! Contract: `k8s.io/metrics/pkg/apis/custom_metrics`, and what the autoscaler was seen to ask.
 
 pub mod answer;
+mod by_rule;
 pub mod path;
 mod values;
 
+use self::by_rule::ByRule;
 use self::path::{PathError, Values, no_such_route, parse_path};
 use super::Source;
 use super::auth::Caller;
@@ -82,7 +84,8 @@ async fn latest_values(
         return Err(forbidden(uri.path(), &caller.user));
     }
     let context = app.context(&caller.scope);
-    let delegate = delegate.filter(|_| asked.metric.is_some());
+    let by_rule = ByRule::of(app, asked);
+    let delegate = delegate.filter(|_| by_rule.is_none()).filter(|_| asked.metric.is_some());
     let unknown_elsewhere = match delegate {
         Some(delegate) if !values::is_known(app, &context, asked, &place).await? => {
             let question = values::noted_question(asked, &place, &of_objects, &of_series);
@@ -104,12 +107,16 @@ async fn latest_values(
         objects: objects.as_deref(),
         of_objects: &of_objects,
     };
-    let answered = asking.answer().await.map_err(|error| match unknown_elsewhere {
+    let (source, answered) = match by_rule {
+        Some(by_rule) => ("rule", by_rule.answer(&asking).await),
+        None => ("store", asking.answer().await),
+    };
+    let answered = answered.map_err(|error| match unknown_elsewhere {
         Some(unknown) => unknown.added_to(error),
         None => error,
     });
     let values::Answered { list, warnings } = answered?;
-    let mut response = Source("store").gave(Json(list).into_response());
+    let mut response = Source(source).gave(Json(list).into_response());
     for warning in warnings {
         response.headers_mut().append(header::WARNING, warning_header(&warning));
     }

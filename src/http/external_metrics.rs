@@ -3,6 +3,9 @@
 //! Contract: `k8s.io/metrics/pkg/apis/external_metrics`. An answer has one item a series, which is what
 //! the autoscaler sums. `labelSelector` selects by metric labels; the namespace is that of the path.
 
+mod by_rule;
+
+use self::by_rule::ByRule;
 use super::Source;
 use super::auth::Caller;
 use super::delegation::Delegate;
@@ -61,14 +64,29 @@ struct ExternalMetricValue {
     value: String,
 }
 
-/// The labels of a series but for its name.
-struct MetricLabels(Arc<Labels>);
+/// Labels but for the metric's name.
+enum MetricLabels {
+    /// Of a stored series.
+    Stored(Arc<Labels>),
+    /// Of what a query made.
+    Made(BTreeMap<String, String>),
+}
 
 impl Serialize for MetricLabels {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        for (name, value) in self.0.iter().filter(|(name, _)| *name != METRIC_NAME_LABEL) {
-            map.serialize_entry(name, value)?;
+        let is_label = |name: &str| name != METRIC_NAME_LABEL;
+        match self {
+            Self::Stored(labels) => {
+                for (name, value) in labels.iter().filter(|(name, _)| is_label(name)) {
+                    map.serialize_entry(name, value)?;
+                }
+            }
+            Self::Made(labels) => {
+                for (name, value) in labels.iter().filter(|(name, _)| is_label(name)) {
+                    map.serialize_entry(name, value)?;
+                }
+            }
         }
         map.end()
     }
@@ -107,7 +125,8 @@ pub(super) async fn answer(
         selector: if selector.selects_all() { String::new() } else { selector.to_string() },
         ..Answer::default()
     };
-    let unknown_elsewhere = match delegate {
+    let by_rule = ByRule::of(app, &asked);
+    let unknown_elsewhere = match delegate.filter(|_| by_rule.is_none()) {
         Some(delegate) if !asking.is_known().await? => {
             match delegate.answer(uri, Some(question.clone())).await? {
                 Ok(response) => return Ok(response),
@@ -116,7 +135,11 @@ pub(super) async fn answer(
         }
         _ => None,
     };
-    let answered = asking.answer().await.map_err(|error| match unknown_elsewhere {
+    let (source, answered) = match by_rule {
+        Some(by_rule) => ("rule", by_rule.answer(app, &asked, &selector, &caller.scope).await),
+        None => ("store", asking.answer().await),
+    };
+    let answered = answered.map_err(|error| match unknown_elsewhere {
         Some(unknown) => unknown.added_to(error),
         None => error,
     });
@@ -124,7 +147,7 @@ pub(super) async fn answer(
         live.answers.leave(noted(question, &answered));
     }
     let Answered { list, warning, .. } = answered?;
-    let mut response = Source("store").gave(axum::Json(list).into_response());
+    let mut response = Source(source).gave(axum::Json(list).into_response());
     if let Some(warning) = warning {
         let warning = HeaderValue::try_from(format!("299 lookback \"{warning}\""));
         response.headers_mut().extend(warning.ok().map(|warning| (header::WARNING, warning)));
@@ -231,7 +254,7 @@ fn item(
     quantity.milli()?;
     Some(ExternalMetricValue {
         metric_name: metric.to_owned(),
-        metric_labels: MetricLabels(labels),
+        metric_labels: MetricLabels::Stored(labels),
         timestamp: Timestamp::from_second(sample.timestamp_ms.div_euclid(1000)).ok()?,
         window,
         value: quantity.to_string(),

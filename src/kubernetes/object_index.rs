@@ -115,6 +115,16 @@ impl ObjectIndex {
         named.values().filter(|labels| labels.has(requirements)).count()
     }
 
+    /// The names of the objects of a namespace (empty: of the whole cluster) that have what is required, sorted.
+    #[must_use]
+    pub fn selected(&self, namespace: &str, requirements: &Requirements) -> Vec<String> {
+        let named = self.objects.get(namespace).into_iter().flatten();
+        let selected = named.filter(|(_, labels)| labels.has(requirements));
+        let mut names: Vec<String> = selected.map(|(name, _)| name.to_string()).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// How many objects there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -168,6 +178,7 @@ mod tests {
             [("", 5), ("app=web", 5), ("tier in (front)", 2), ("!app", 0), ("tier!=front", 3), ("x", 0)]
         {
             assert_eq!(index.count_selected("shop", &requirements(selector)), count, "{selector}");
+            assert_eq!(index.selected("shop", &requirements(selector)).len(), count, "{selector}");
         }
         index.put("shop", "p4", [("app", "web")]);
         index.remove("shop", "p3");

@@ -22,6 +22,7 @@
 //! | `engine`, `steps`, `outcome` | evaluation put together; its time grid; what comes out |
 //! | `select`, `windows` | series at instants; samples in ranges, subqueries |
 //! | `rate`, `over_time`, `regression` | functions of a range |
+//! | `ranges` | over which ranges a query looks |
 //! | `calls`, `math`, `dates`, `absent`, `relabel`, `histogram` | functions of a vector |
 //! | `aggregate`, `accumulate`, `topk` | aggregations |
 //! | `binary`, `matching`, `sets` | operators: with scalars, between vectors, `and or unless` |
@@ -51,6 +52,7 @@ mod notes;
 mod outcome;
 mod over_time;
 mod quantile;
+mod ranges;
 mod rate;
 mod regression;
 mod relabel;

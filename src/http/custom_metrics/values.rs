@@ -23,7 +23,7 @@ use std::time::Duration;
 /// Where the asked objects lie.
 pub(super) struct Place {
     /// Whether they lie in namespaces.
-    namespaced: bool,
+    pub(super) namespaced: bool,
     /// The namespace by which a caller's scope is judged.
     pub(super) scope: Option<String>,
 }
@@ -137,7 +137,7 @@ impl Asking<'_> {
     }
 
     /// What autoscalers are answered is remembered, where there is a cluster with autoscalers.
-    fn note(&self, values: &[ObjectValue]) -> Option<Answer> {
+    pub(super) fn note(&self, values: &[ObjectValue]) -> Option<Answer> {
         self.app.live()?;
         let question = noted_question(self.asked, self.place, self.of_objects, self.of_series)?;
         let selected = self.objects.filter(|_| self.asked.name.is_none()).map(|objects| {
@@ -169,6 +169,13 @@ impl Asking<'_> {
         Some((namespace, labels.get(&self.asked.resource.label)?))
     }
 
+    /// Whether an object is there, and is selected, as far as that is known.
+    pub(super) fn is_live(&self, namespace: &str, name: &str) -> bool {
+        let Some(objects) = self.objects else { return true };
+        let (objects, requirements) = (objects.read(), Requirements::of(self.of_objects));
+        objects.get(namespace, name).is_some_and(|labels| labels.has(&requirements))
+    }
+
     /// Whether the object that a series describes is there, and is selected.
     fn is_there(&self, labels: &Labels) -> bool {
         let Some(objects) = self.objects else { return true };
@@ -178,7 +185,7 @@ impl Asking<'_> {
     }
 
     /// Why the cluster's objects leave no value, if they do.
-    fn objects_excluded(&self) -> Option<String> {
+    pub(super) fn objects_excluded(&self) -> Option<String> {
         let objects = self.objects?.read();
         let requirements = Requirements::of(self.of_objects);
         let namespace = self.asked.namespace.as_deref().filter(|_| self.place.namespaced).unwrap_or_default();

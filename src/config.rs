@@ -14,6 +14,7 @@ pub mod export;
 pub mod inspect;
 mod limits;
 mod operations;
+mod prometheus;
 mod query;
 pub mod registration;
 pub mod retention;
@@ -30,6 +31,7 @@ pub use delegation::DelegationArgs;
 pub use delete::DeleteCommand;
 pub use limits::LimitsArgs;
 pub use operations::{BackupArgs, RestoreArgs, VerifyArgs};
+pub use prometheus::{NamedServer, PrometheusArgs, PrometheusArgsError};
 pub use query::QueryArgs;
 pub use retention::{Retention, RetentionArgs};
 pub use rules::{CheckConfigArgs, RulesArgs};
@@ -167,6 +169,10 @@ pub struct ServeArgs {
     /// prometheus-adapter's rules.
     #[command(flatten)]
     pub rules: RulesArgs,
+
+    /// The servers that the rules look in.
+    #[command(flatten)]
+    pub prometheus: PrometheusArgs,
 
     /// Who may call, YAML: names, tokens or passwords, rights and namespaces.
     #[arg(long, value_name = "FILE", env = "LOOKBACK_CREDENTIALS_FILE")]
@@ -496,7 +502,9 @@ mod tests {
     #[test]
     fn wrong_flags_are_usage_errors_that_say_what_is_accepted() {
         for (args, said) in [
-            (&["--retention=soon"][..], "or off"),
+            (&["--prometheus-url=prometheus"][..], "http://HOST:PORT"),
+            (&["--prometheus-client-tls-cert-file=x"], "--prometheus-client-tls-key-file"),
+            (&["--retention=soon"], "or off"),
             (&["--rollups=7m=1d"], "5m"),
             (&["--retention-size=big"], "50GiB"),
             (&["--freshness=0"], "zero"),

@@ -120,7 +120,7 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
     let opening = Arc::new(OpeningStore::default());
     let (metadata, metrics) = (Arc::new(Metadata::default()), Arc::new(Metrics::default()));
     let counters = settings.counters();
-    let rules = rules::prepare(&args.rules, opening.clone(), &settings)?;
+    let rules = rules::prepare(&args.rules, &args.prometheus, opening.clone(), &settings)?;
     let app = App::new(Parts {
         store: opening.clone(),
         clock: clock.clone(),

@@ -20,7 +20,7 @@
 //! | `rule` | a rule that can be used |
 //! | `defaults` | the rules where no file is given |
 //! | `listing`, `relist` | which metrics there are now |
-//! | `source`, `own_store` | PromQL asked, of whom ever |
+//! | `source`, `own_store`, `prometheus_server` | PromQL asked, of whom ever |
 //! | `question` | a question answered |
 //! | `telemetry` | what is told of all that |
 
@@ -32,6 +32,7 @@ mod located;
 pub mod matchers;
 pub mod naming;
 mod own_store;
+mod prometheus_server;
 pub mod question;
 mod relist;
 pub mod rule;
@@ -40,5 +41,6 @@ mod telemetry;
 pub mod template;
 
 pub use own_store::OwnStore;
+pub use prometheus_server::PrometheusServer;
 pub use relist::{Rules, RulesSettings, Status, check};
 pub use telemetry::RulesMetrics;

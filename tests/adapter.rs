@@ -1,5 +1,5 @@
-//! prometheus-adapter's rules over real parts: Lookback scrapes a target and answers by a published configuration from
-//! its own store, with and without a cluster.
+//! prometheus-adapter's rules over real parts: a published configuration over what Lookback scrapes itself and over
+//! Debian's Prometheus, the original rules, and label selectors in a cluster.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use common::fake_kubernetes::FakeKubernetes;
-use common::process::{Server, lookback, run_to_end, wait_until};
+use common::process::{Client, Process, Server, free_port, lookback, run_to_end, wait_until};
 use http_body_util::BodyExt;
 use lookback::app::{App, Parts, Settings};
 use lookback::clock::SystemClock;
@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -44,14 +45,14 @@ rules:
       pod: {resource: "pod"}
   name:
     matches: "^container_(.*)_seconds_total$"
-  metricsQuery: "sum(rate(<<.Series>>{<<.LabelMatchers>>,container!=\"POD\"}[30s])) by (<<.GroupBy>>)"
+  metricsQuery: "sum(rate(<<.Series>>{<<.LabelMatchers>>,container!=\"POD\"}[10s])) by (<<.GroupBy>>)"
 - seriesQuery: 'http_requests_total{namespace!="",pod!=""}'
   resources:
     template: "<<.Resource>>"
   name:
     matches: "^(.*)_total$"
     as: "${1}_per_second"
-  metricsQuery: 'sum(rate(<<.Series>>{<<.LabelMatchers>>}[30s])) by (<<.GroupBy>>)'
+  metricsQuery: 'sum(rate(<<.Series>>{<<.LabelMatchers>>}[10s])) by (<<.GroupBy>>)'
 - seriesQuery: 'machine_heat{kubernetes_node!=""}'
   resources:
     overrides:
@@ -197,7 +198,7 @@ fn check_answers(server: &Server) {
         all.len() == 3 && all.iter().enumerate().all(|(pod, item)| is_near(item.1, rate_of(pod)))
     });
     let all = items(server, &format!("{pods}/*/http_requests_per_second"));
-    assert!(all.iter().all(|item| item.3 == Some(30)), "the window is told: {all:?}");
+    assert!(all.iter().all(|item| item.3 == Some(10)), "the window is told: {all:?}");
     assert!(all.iter().all(|item| item.2 < 60_000), "{all:?}");
     let gets =
         items(server, &format!("{pods}/web-1/http_requests_per_second?metricLabelSelector=verb%3DGET"));
@@ -310,7 +311,7 @@ fn check_config_tells_of_each_rule_and_fails_where_one_is_bad() {
     };
     let (is_good, told, _) = check(CONFIG);
     assert!(is_good, "{told}");
-    let query = r#"sum(rate(series{namespace="lookback-sample",pod=~"pod1|pod2"}[30s])) by (pod)"#;
+    let query = r#"sum(rate(series{namespace="lookback-sample",pod=~"pod1|pod2"}[10s])) by (pod)"#;
     assert!(told.contains(&format!("rules[1] (line 11, column 3): ok: {query}")), "{told}");
     let (is_good, told, error) =
         check(&CONFIG.replace("matches: \"^(.*)_total$\"", "matches: \"^(.*)_(total)$\"\n    match: x"));
@@ -319,6 +320,176 @@ fn check_config_tells_of_each_rule_and_fails_where_one_is_bad() {
     assert!(error.contains("1 of 4 rules can't be used"), "{error}");
     let (is_good, _, error) = check("rulez: []");
     assert!(!is_good && error.contains("line 1, column 8"), "{error}");
+}
+
+/// Debian's Prometheus with its data in `dir`, scraping a target each second.
+struct Prometheus {
+    process: Process,
+    address: SocketAddr,
+}
+
+impl Prometheus {
+    /// `None`, told once: it is not installed.
+    fn start(dir: &Path, target: &Target) -> Option<Self> {
+        if Command::new("prometheus").arg("--version").output().is_err() {
+            let sentence =
+                "there is no `prometheus` on the path: apt-get install prometheus (tests/run does)";
+            assert!(std::env::var_os("CI").is_none(), "{sentence}");
+            eprintln!("SKIPPED: {sentence}");
+            return None;
+        }
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let config = target.scrape_config(dir);
+        let process = Process::spawn(
+            Command::new("prometheus")
+                .arg(format!("--config.file={}", config.display()))
+                .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
+                .arg(format!("--web.listen-address={address}"))
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped()),
+        );
+        let mut this = Self { process, address };
+        wait_until("Prometheus is ready", || {
+            assert!(this.process.ended().is_none(), "it ended:\n{}", this.process.stderr.all());
+            Client::new(address).send("GET", "/-/ready", &[], b"").is_ok_and(|reply| reply.status == 200)
+        });
+        Some(this)
+    }
+
+    /// The values of a query by a label, as quantities.
+    fn query(&self, query: &str, label: &str) -> Vec<(String, String)> {
+        let query = percent_encoding::utf8_percent_encode(query, percent_encoding::NON_ALPHANUMERIC);
+        let reply =
+            Client::new(self.address).send("GET", &format!("/api/v1/query?query={query}"), &[], b"").unwrap();
+        let value = |one: &Value| {
+            let value: f64 = one["value"][1].as_str().unwrap().parse().unwrap();
+            let quantity = Quantity::from_f64(value).unwrap().to_string();
+            (one["metric"][label].as_str().unwrap_or_default().to_owned(), quantity)
+        };
+        let mut values: Vec<_> =
+            reply.json()["data"]["result"].as_array().unwrap().iter().map(value).collect();
+        values.sort();
+        values
+    }
+}
+
+/// The items of an answer as they are told: object and quantity.
+fn told(server: &Server, rest: &str) -> Vec<(String, String)> {
+    let answer = server.get(&format!("/apis/custom.metrics.k8s.io/v1beta1/{rest}"));
+    let item = |item: &Value| {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        (text(&item["describedObject"]["name"]), text(&item["value"]))
+    };
+    answer.json()["items"].as_array().into_iter().flatten().map(item).collect()
+}
+
+#[test]
+fn the_same_configuration_over_a_prometheus_gives_its_own_rates() {
+    let (data, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let target = Target::start();
+    let Some(mut prometheus) = Prometheus::start(dir.path(), &target) else { return };
+    let config = dir.path().join("config.yaml");
+    std::fs::write(&config, CONFIG).unwrap();
+    let url = format!("--prometheus-url=http://{}", prometheus.address);
+    let config = format!("--config={}", config.display());
+    let server = Server::start(data.path(), &[&url, &config, "--metrics-relist-interval=1s"]);
+    wait_until("all metrics of the rules are listed", || {
+        let custom = listed(&server, "custom.metrics.k8s.io/v1beta1");
+        CUSTOM.iter().all(|name| custom.iter().any(|listed| listed == name))
+    });
+    check_answers(&server);
+    for (query, label, rest) in [
+        (
+            "sum(rate(http_requests_total{namespace=\"shop\"}[10s])) by (pod)",
+            "pod",
+            "namespaces/shop/pods/*/http_requests_per_second",
+        ),
+        (
+            "sum(rate(http_requests_total{namespace=\"shop\"}[10s])) by (service)",
+            "service",
+            "namespaces/shop/services/*/http_requests_per_second",
+        ),
+        (
+            "sum(rate(http_requests_total[10s])) by (namespace)",
+            "namespace",
+            "namespaces/*/http_requests_per_second",
+        ),
+        (
+            "sum(rate(container_cpu_usage_seconds_total{container!=\"POD\"}[10s])) by (pod)",
+            "pod",
+            "namespaces/shop/pods/*/cpu_usage",
+        ),
+    ] {
+        // Between two scrapes nothing changes: then all three are the same, to the last digit.
+        wait_until("the rates are Prometheus' own", || {
+            let before = prometheus.query(query, label);
+            let answered = told(&server, rest);
+            !before.is_empty() && before == answered && prometheus.query(query, label) == before
+        });
+    }
+
+    // Prometheus gone: discovery stays as it is, and a question says who does not answer.
+    prometheus.process.kill9();
+    let path = "/apis/custom.metrics.k8s.io/v1beta1/namespaces/shop/pods/*/http_requests_per_second";
+    let reply = server.get(path);
+    assert!(reply.status == 503 && reply.text().contains("prometheus does not answer"), "{}", reply.text());
+    wait_until("a relist has failed", || {
+        let metrics = server.get("/metrics").text();
+        metrics
+            .lines()
+            .any(|line| line.starts_with("lookback_rules_relist_failures_total ") && !line.ends_with(" 0"))
+    });
+    assert!(listed(&server, "custom.metrics.k8s.io/v1beta1").contains(&"pods/cpu_usage".to_owned()));
+    assert!(server.terminate().success());
+}
+
+#[test]
+fn without_a_configuration_the_original_rules_hold_over_a_prometheus() {
+    let (data, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let target = Target::start();
+    let Some(prometheus) = Prometheus::start(dir.path(), &target) else { return };
+    let url = format!("--prometheus-url=main=http://{}", prometheus.address);
+    let server = Server::start(
+        data.path(),
+        &[&url, "--metrics-relist-interval=1s", "--rate-interval=10s", "--prometheus-verb=GET"],
+    );
+    let expected = [
+        "jobs.batch/http_requests",
+        "namespaces/http_requests",
+        "namespaces/queue_depth",
+        "pods/cpu_usage",
+        "pods/http_requests",
+        "services/http_requests",
+    ];
+    wait_until("the metrics of the original README are listed", || {
+        let custom = listed(&server, "custom.metrics.k8s.io/v1beta1");
+        expected.iter().all(|name| custom.iter().any(|listed| listed == name))
+    });
+    let custom = listed(&server, "custom.metrics.k8s.io/v1beta1");
+    assert!(
+        !custom.contains(&"namespaces/cpu_usage".to_owned()),
+        "container metrics are of pods only: {custom:?}"
+    );
+    assert!(
+        custom.iter().all(|name| !name.ends_with("_total") && !name.contains("/container_")),
+        "{custom:?}"
+    );
+    wait_until(
+        "counters are rates, several resources have them, and the pause container is left out",
+        || {
+            let near = |rest: &str, expected: &[f64]| {
+                let items = items(&server, rest);
+                items.len() == expected.len()
+                    && items.iter().zip(expected).all(|(item, value)| is_near(item.1, *value))
+            };
+            near("namespaces/shop/pods/*/http_requests", &[4.0, 8.0, 12.0])
+                && near("namespaces/shop/services/web/http_requests", &[24.0])
+                && near("namespaces/shop/pods/*/cpu_usage", &[0.5])
+                && near("namespaces/infra/metrics/queue_depth", &[7.0])
+        },
+    );
+    assert!(server.terminate().success());
 }
 
 /// The server's parts in this process, in a cluster that is a fake over real TLS.

@@ -14,7 +14,8 @@ use std::io::Write as _;
 pub fn check_config(args: &CheckConfigArgs) -> anyhow::Result<()> {
     let file = args.file.display();
     let text = crate::serve::rules::read(&args.file)?;
-    let names = SourceNames::new(vec![OWN_STORE.to_owned()]);
+    let servers = args.prometheus_url.iter().map(|server| server.name.clone());
+    let names = SourceNames::new(servers.chain([OWN_STORE.to_owned()]).collect());
     let statuses =
         check(&text, &names).map_err(|problem| anyhow::anyhow!("{problem}")).context(file.to_string())?;
     // A closed stdout takes nothing from the verdict.

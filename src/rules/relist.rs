@@ -76,6 +76,8 @@ pub struct Rules {
     in_force: ArcSwap<InForce>,
     metrics: ArcSwap<Metrics>,
     seen: Mutex<BTreeMap<Asked, Seen>>,
+    /// Overrides without a resource that have been told.
+    told: std::sync::Mutex<BTreeSet<String>>,
     /// Woken when there are new rules.
     changed: Notify,
 }
@@ -91,6 +93,7 @@ impl Rules {
             in_force: ArcSwap::default(),
             metrics: ArcSwap::default(),
             seen: Mutex::default(),
+            told: std::sync::Mutex::default(),
             changed: Notify::new(),
         }
     }
@@ -235,6 +238,26 @@ impl Rules {
             tracing::warn!(left_out = metrics.left_out, "the rules name more metrics than are kept");
         }
         self.metrics.store(Arc::new(metrics));
+        self.tell_unknown(&in_force, resolver);
+    }
+
+    /// Says once of each override that it names no resource: its label is no object's then.
+    fn tell_unknown(&self, in_force: &InForce, resolver: &Resolver) {
+        let mut unknown = BTreeSet::new();
+        for rule in in_force.objects.iter().chain(&in_force.external) {
+            for (label, named) in rule.association.unknown(resolver) {
+                let group = if named.group.is_empty() { String::new() } else { format!(".{}", named.group) };
+                unknown.insert(format!("{}: {label} is to be {}{group}", rule.name, named.resource));
+            }
+        }
+        let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for what in unknown.difference(&told) {
+            tracing::warn!(
+                what,
+                "an override names a resource that is not known here, and counts for nothing"
+            );
+        }
+        *told = unknown;
     }
 }
 

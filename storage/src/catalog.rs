@@ -91,16 +91,24 @@ impl Catalog {
     }
 
     /// Puts one file of these series and deletes, which must be all, in the place of the others.
-    pub(crate) fn rewrite(&mut self, parts: Vec<Part>) -> Result<()> {
+    pub(crate) fn rewrite(&mut self, parts: impl IntoIterator<Item = Part>) -> Result<()> {
         self.replace(parts, |path| fs::remove_file(path).map_err(Error::io("remove", path)))
     }
 
     /// The same, and sets the others aside, since some of them are damaged.
-    pub(crate) fn rewrite_damaged(&mut self, data_dir: &Path, parts: Vec<Part>) -> Result<()> {
+    pub(crate) fn rewrite_damaged(
+        &mut self,
+        data_dir: &Path,
+        parts: impl IntoIterator<Item = Part>,
+    ) -> Result<()> {
         self.replace(parts, |path| quarantine::set_aside(data_dir, path).map(drop))
     }
 
-    fn replace(&mut self, parts: Vec<Part>, mut put_away: impl FnMut(&Path) -> Result<()>) -> Result<()> {
+    fn replace(
+        &mut self,
+        parts: impl IntoIterator<Item = Part>,
+        mut put_away: impl FnMut(&Path) -> Result<()>,
+    ) -> Result<()> {
         let older = self.numbers.clone();
         self.write(parts)?;
         for number in older {
@@ -114,12 +122,13 @@ impl Catalog {
         Ok(())
     }
 
-    fn write(&mut self, parts: Vec<Part>) -> Result<()> {
+    fn write(&mut self, parts: impl IntoIterator<Item = Part>) -> Result<()> {
         let number = self.numbers.last().map_or(1, |last| last + 1);
-        let bytes = encode(&self.store, &parts);
-        files::write_durably(&path(&self.dir, number), &bytes)?;
+        let path = path(&self.dir, number);
+        files::write_durably_with(&path, |file| file::write(&self.store, parts.into_iter(), file))?;
+        let bytes = fs::metadata(&path).map_err(Error::io("read", &path))?.len();
         let written = if self.numbers.is_empty() { &mut self.first_bytes } else { &mut self.later_bytes };
-        *written += bytes.len() as u64;
+        *written += bytes;
         self.numbers.push(number);
         Ok(())
     }
@@ -172,35 +181,47 @@ impl Contents {
     }
 }
 
-/// These series and deletes, in parts of a bounded size.
-pub(crate) fn parts(series: &[Arc<Series>], deletes: &[DeleteRecord]) -> Vec<Part> {
-    let labels = series.iter().map(|series| (series.id, &*series.labels));
-    parts_of(labels, deletes)
+/// These series and deletes, in parts of a bounded size, each made when it is its turn.
+pub(crate) fn parts(series: &[Arc<Series>], deletes: &[DeleteRecord]) -> impl Iterator<Item = Part> {
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let define = move |series: &Arc<Series>| SeriesDefinition {
+        id: series.id,
+        labels: series.labels.iter().map(owned).collect(),
+    };
+    parts_of_definitions(series.iter().map(define), deletes)
 }
 
 /// The same, of label sets by series number.
-pub(crate) fn parts_of<'a>(
-    series: impl Iterator<Item = (u32, &'a Labels)>,
+pub(crate) fn parts_of<'s>(
+    series: impl Iterator<Item = (u32, &'s Labels)>,
     deletes: &[DeleteRecord],
-) -> Vec<Part> {
+) -> impl Iterator<Item = Part> {
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let define = move |(id, labels): (u32, &Labels)| SeriesDefinition {
+        id,
+        labels: labels.iter().map(owned).collect(),
+    };
+    parts_of_definitions(series.map(define), deletes)
+}
+
+fn parts_of_definitions(
+    mut series: impl Iterator<Item = SeriesDefinition>,
+    deletes: &[DeleteRecord],
+) -> impl Iterator<Item = Part> {
     const SERIES_TEXT_BYTES_MAX: usize = 64 << 10;
     const DELETES_MAX: usize = 2_000;
-    let mut parts = Vec::new();
-    let (mut of_part, mut text_bytes) = (Vec::new(), 0);
-    for (id, labels) in series {
-        text_bytes += labels.text_bytes();
-        let labels = labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        of_part.push(SeriesDefinition { id, labels });
-        if text_bytes > SERIES_TEXT_BYTES_MAX {
-            parts.push(Part::Series(std::mem::take(&mut of_part)));
-            text_bytes = 0;
+    let of_series = std::iter::from_fn(move || {
+        let (mut of_part, mut text_bytes) = (Vec::new(), 0);
+        while text_bytes <= SERIES_TEXT_BYTES_MAX
+            && let Some(definition) = series.next()
+        {
+            text_bytes +=
+                definition.labels.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+            of_part.push(definition);
         }
-    }
-    if !of_part.is_empty() {
-        parts.push(Part::Series(of_part));
-    }
-    parts.extend(deletes.chunks(DELETES_MAX).map(|deletes| Part::Deletes(deletes.to_vec())));
-    parts
+        (!of_part.is_empty()).then_some(Part::Series(of_part))
+    });
+    of_series.chain(deletes.chunks(DELETES_MAX).map(|deletes| Part::Deletes(deletes.to_vec())))
 }
 
 fn path(dir: &Path, number: u64) -> PathBuf {
@@ -222,13 +243,14 @@ fn numbers(dir: &Path) -> Result<Vec<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stored_labels::LabelPool;
     use uuid::Uuid;
 
     const STORE: StoreRecord = StoreRecord { format: 1, uuid: Uuid::from_u128(7), partition_ms: 1_000 };
 
     fn series(id: u32) -> Arc<Series> {
         let labels = Labels::new([("__name__", "m".to_owned()), ("n", id.to_string())]).expect("valid");
-        Arc::new(Series::new(id, Arc::new(labels), true))
+        Arc::new(Series::new(id, LabelPool::default().store(&labels), true))
     }
 
     fn deletes(seqs: &[u64]) -> Deletes {
@@ -251,7 +273,7 @@ mod tests {
         let contents = read_all();
         assert_eq!(contents.store, Some(STORE));
         assert_eq!(contents.series.keys().copied().collect::<Vec<_>>(), [1, 2, 3]);
-        assert_eq!(contents.series[&2], *series(2).labels);
+        assert!(series(2).labels.are(&contents.series[&2]));
         assert_eq!(contents.deletes.len(), 2);
         assert!(contents.damaged.is_empty());
 

@@ -39,14 +39,32 @@ pub(crate) fn encode_values(values: &[f64], effort: Effort) -> Vec<u8> {
 }
 
 /// The `count` samples of two columns, bit for bit.
+#[cfg(test)]
 pub(crate) fn decode(times: &[u8], values: &[u8], count: usize) -> Result<Vec<Sample>, ChunkError> {
+    let mut samples = Vec::new();
+    decode_into(times, values, count, (i64::MIN, i64::MAX), &mut samples)?;
+    Ok(samples)
+}
+
+/// Appends those of the `count` samples of two columns that lie in `[start_ms, end_ms]`.
+pub(crate) fn decode_into(
+    times: &[u8],
+    values: &[u8],
+    count: usize,
+    (start_ms, end_ms): (i64, i64),
+    samples: &mut Vec<Sample>,
+) -> Result<(), ChunkError> {
     if count > CHUNK_SAMPLES_MAX {
         return Err(ChunkError::Undecodable("number of samples"));
     }
     let times = codec::decode_times(checked(times, TIMES)?, count).ok_or(ChunkError::Undecodable(TIMES))?;
     let values =
         codec::decode_values(checked(values, VALUES)?, count).ok_or(ChunkError::Undecodable(VALUES))?;
-    Ok(times.into_iter().zip(values).map(|(time_ms, value)| Sample::new(time_ms, value)).collect())
+    let from = times.partition_point(|time_ms| *time_ms < start_ms);
+    let to = times.partition_point(|time_ms| *time_ms <= end_ms).max(from);
+    let within = times.get(from..to).unwrap_or_default().iter().zip(values.get(from..to).unwrap_or_default());
+    samples.extend(within.map(|(time_ms, value)| Sample::new(*time_ms, *value)));
+    Ok(())
 }
 
 fn with_checksum(mut bytes: Vec<u8>) -> Vec<u8> {

@@ -18,6 +18,8 @@ pub(crate) use values::{decode_values, encode_values, value_codec_name};
 /// How much is spent on a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
+    /// As little as may be: for samples that are packed in memory as they come.
+    Least,
     /// Some ten nanoseconds a number: for samples that are about to be merged.
     Quick,
     /// Several hundred nanoseconds a number: for blocks that stay.

@@ -175,7 +175,7 @@ impl Committer {
             for (at, sample) in &one.admitted {
                 let series = &one.append.series[*at];
                 series.withdraw();
-                self.state.undurable.note(&series.labels, series.latest(), *sample);
+                self.state.undurable.note(&series.labels.share(), series.latest(), *sample);
             }
         }
     }
@@ -282,7 +282,7 @@ impl Committer {
         let created: HashSet<u32> = created.iter().map(|series| series.id).collect();
         let mut credited = HashSet::new();
         let mut added = 0;
-        for one in pending {
+        for one in &mut *pending {
             for (at, sample) in &one.admitted {
                 let series = &one.append.series[*at];
                 match series.insert(*sample) {
@@ -299,6 +299,19 @@ impl Committer {
             }
         }
         self.state.counters.head_samples.fetch_add(added, Ordering::Relaxed);
+        if self.state.undurable.len() > 0 {
+            self.settle(pending);
+        }
+    }
+
+    /// Lets go of latest values that are not durable, where newer ones are now.
+    fn settle(&self, pending: &[Pending]) {
+        for one in pending {
+            for (at, sample) in &one.admitted {
+                let labels = one.append.series[*at].labels.to_labels();
+                self.state.undurable.settle(&labels, sample.timestamp_ms);
+            }
+        }
     }
 
     fn delete(&mut self, series: &[Arc<Series>], start_ms: i64, end_ms: i64) -> Result<()> {
@@ -350,7 +363,7 @@ impl Committer {
         series.retain(|series| series.head_samples() == 0);
         for series in &series {
             self.state.registry.remove(series);
-            self.state.postings.write().remove(series.id, &series.labels);
+            self.state.postings.write().remove(series.id, series.labels.iter());
             self.state.counters.series_generation.fetch_add(1, Ordering::Relaxed);
         }
         series
@@ -380,7 +393,7 @@ fn groups_of(created: &[Arc<Series>], pending: &[Pending]) -> Vec<Group> {
     for series in created {
         let labels = series.labels.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
         group.series.push(SeriesDefinition { id: series.id, labels });
-        label_bytes += series.labels.text_bytes() + 16 * series.labels.len();
+        label_bytes += series.labels.iter().map(|(n, v)| n.len() + v.len() + 16).sum::<usize>();
         if label_bytes > LABEL_BYTES_PER_GROUP_MAX {
             groups.push(std::mem::take(&mut group));
             label_bytes = 0;

@@ -33,7 +33,7 @@ impl State {
         visit: &mut Visit<'_>,
     ) -> Result<()> {
         let mut series = self.select_series(selection);
-        series.sort_by(|a, b| a.labels.iter().cmp(b.labels.iter()));
+        series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         for series in series {
             if (limits.cancelled)() {
                 return Err(Error::Cancelled);
@@ -43,7 +43,7 @@ impl State {
                 Pick::Newest => self.read_newest(&series, start_ms, end_ms, limits.samples_max)?,
             };
             let samples = samples.ok_or(Error::TooManySamples { samples_max: limits.samples_max })?;
-            if !samples.is_empty() && visit(&series.labels, samples).is_break() {
+            if !samples.is_empty() && visit(&series.labels.share(), samples).is_break() {
                 return Ok(());
             }
         }
@@ -78,9 +78,8 @@ impl State {
     ) -> Vec<Arc<Labels>> {
         let mut series = self.select_series(selection);
         series.retain(|series| self.may_have_samples(series, start_ms, end_ms));
-        let mut labels: Vec<_> = series.iter().map(|series| Arc::clone(&series.labels)).collect();
-        labels.sort_by(|a, b| a.iter().cmp(b.iter()));
-        labels
+        series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        series.iter().map(|series| series.labels.share()).collect()
     }
 
     fn may_have_samples(&self, series: &Series, start_ms: i64, end_ms: i64) -> bool {

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use std::fs::{self, File};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// Syncs a file or directory; for a directory: the names in it.
@@ -16,8 +17,21 @@ pub(crate) fn sync_parent(path: &Path) -> Result<()> {
 
 /// Makes a file of these bytes, whole or not at all, durably.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_durably_with(path, |file| file.write_all(bytes))
+}
+
+/// The same, of what `write` writes.
+pub(crate) fn write_durably_with(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+) -> Result<()> {
     let temporary_path = path.with_extension("tmp");
-    fs::write(&temporary_path, bytes).map_err(Error::io("write", &temporary_path))?;
+    let written = File::create(&temporary_path).and_then(|file| {
+        let mut file = BufWriter::with_capacity(256 << 10, file);
+        write(&mut file)?;
+        file.flush()
+    });
+    written.map_err(Error::io("write", &temporary_path))?;
     sync_path(&temporary_path)?;
     fs::rename(&temporary_path, path).map_err(Error::io("rename", &temporary_path))?;
     sync_parent(path)

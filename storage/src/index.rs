@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -120,7 +121,7 @@ impl Trees {
 /// All that an index is to say.
 pub(crate) struct Whole<'a> {
     pub(crate) checkpoint: Checkpoint,
-    pub(crate) series: Vec<(u32, &'a Labels)>,
+    pub(crate) series: Vec<(u32, Cow<'a, Labels>)>,
     pub(crate) blocks: Vec<BlockRecord>,
     pub(crate) deletes: Vec<DeleteRecord>,
     pub(crate) rollups: Vec<UnitRecord>,
@@ -261,8 +262,12 @@ impl Index {
         Ok(Loaded { checkpoint, series, postings, blocks, deletes, rollups })
     }
 
-    pub(crate) fn put_series(&self, id: u32, labels: &Labels) -> Result<()> {
-        let pairs: Vec<(&str, &str)> = labels.iter().collect();
+    pub(crate) fn put_series<'a>(
+        &self,
+        id: u32,
+        labels: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Result<()> {
+        let pairs: Vec<(&str, &str)> = labels.collect();
         let record = encode(&pairs);
         self.with(|trees| trees.series.put(&id.to_be_bytes(), &record))
     }
@@ -358,8 +363,8 @@ pub(crate) fn make_anew(path: &Path, store: StoreRecord, whole: &Whole<'_>) -> R
     let (index, _) = Index::open(&new_path, store)?;
     let mut postings = Postings::default();
     for (id, labels) in &whole.series {
-        index.put_series(*id, labels)?;
-        postings.add(*id, labels);
+        index.put_series(*id, labels.iter())?;
+        postings.add(*id, labels.iter());
     }
     postings.take_changes().iter().try_for_each(|(key, piece)| index.put_postings(key, piece))?;
     let mut blocks: BTreeMap<(&str, i64), Vec<BlockRecord>> = BTreeMap::new();

@@ -10,6 +10,7 @@ use crate::room::Growth;
 use crate::state::State;
 use crossbeam::channel::Sender;
 use parking_lot::Mutex;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
@@ -66,7 +67,7 @@ impl Inner {
         let quarantined = self.state.quarantined.lock().clone();
         self.index.renew(&Whole {
             checkpoint: self.index.checkpoint(),
-            series: series.iter().map(|series| (series.id, &*series.labels)).collect(),
+            series: series.iter().map(|series| (series.id, Cow::Owned(series.labels.to_labels()))).collect(),
             blocks: blocks.iter().map(|block| block.record().clone()).chain(quarantined).collect(),
             deletes: self.state.deletes().iter().copied().collect(),
             rollups: self.state.rollups().values().map(|unit| unit.record.clone()).collect(),

@@ -143,6 +143,26 @@ impl Labels {
         (named && text_bytes <= limits::SET_BYTES_MAX).then_some(labels)
     }
 
+    /// Of pairs that have been a set before: valid, and sorted by name.
+    pub(crate) fn of_sorted<'a>(pairs: impl ExactSizeIterator<Item = (&'a str, &'a str)> + Clone) -> Self {
+        let text_bytes: usize = pairs.clone().map(|(name, value)| name.len() + value.len()).sum();
+        let mut packed = String::with_capacity(NUMBER_BYTES * (1 + 2 * pairs.len()) + text_bytes);
+        let mut put = |number: usize| {
+            packed.push(char::from(number as u8 & 0x7f));
+            packed.push(char::from((number >> 7) as u8 & 0x7f));
+        };
+        put(pairs.len());
+        for (name, value) in pairs.clone() {
+            put(name.len());
+            put(value.len());
+        }
+        for (name, value) in pairs {
+            packed.push_str(name);
+            packed.push_str(value);
+        }
+        Self { packed: packed.into_boxed_str() }
+    }
+
     /// The number at this place of the packed set.
     fn number(&self, at: usize) -> usize {
         match self.packed.as_bytes().get(at..at + NUMBER_BYTES) {

@@ -47,7 +47,7 @@
 //! | `select`, `each`, `pieces` | reads: memory and blocks merged; one series after another; everything in pieces |
 //! | `rollup` | windows in the place of samples: made, kept, read |
 //! | `resample` | what a point of a resampled series is |
-//! | `state`, `registry`, `series`, `latest`, `postings`, `deletes` | what is in memory |
+//! | `state`, `registry`, `stored_labels`, `series`, `head`, `latest`, `postings`, `deletes` | what is in memory |
 //! | `series_limits` | how many series there may be |
 //! | `undurable` | latest values that could not be written |
 //! | `log`, `index`, `catalog`, `block`, `chunk`, `codec` | what is on disk, specified in FORMAT.md |
@@ -70,6 +70,7 @@ mod each;
 mod error;
 mod expire;
 mod files;
+mod head;
 mod identity;
 mod index;
 mod inner;
@@ -98,6 +99,7 @@ mod select;
 mod series;
 mod series_limits;
 mod state;
+mod stored_labels;
 mod undurable;
 mod verify;
 

@@ -2,7 +2,7 @@
 
 use crate::db::Db;
 use crate::error::{Error, Result};
-use crate::labels::Labels;
+use crate::labels::{Labels, METRIC_NAME_LABEL};
 use crate::sample::Sample;
 use crate::select::Selection;
 use crate::series::Series;
@@ -41,10 +41,11 @@ impl Db {
         let state = &self.inner().state;
         let mut series = state.select_series(selection);
         series.sort_by(|a, b| {
-            let by_name = a.labels.metric_name().cmp(b.labels.metric_name());
+            let by_name = a.labels.get(METRIC_NAME_LABEL).cmp(&b.labels.get(METRIC_NAME_LABEL));
             by_name.then_with(|| a.labels.cmp(&b.labels))
         });
         for (series_done, one) in series.iter().enumerate() {
+            let labels = one.labels.share();
             for partition_start_ms in state.partitions_with(one, start_ms, end_ms) {
                 if cancelled() {
                     return Err(Error::Cancelled);
@@ -52,7 +53,7 @@ impl Db {
                 let last_ms = partition_start_ms.saturating_add(state.partition_ms - 1);
                 let span = (start_ms.max(partition_start_ms), end_ms.min(last_ms));
                 let samples = state.read_series(one, span.0, span.1, usize::MAX)?.unwrap_or_default();
-                let piece = Piece { labels: &one.labels, samples, series_done, series_all: series.len() };
+                let piece = Piece { labels: &labels, samples, series_done, series_all: series.len() };
                 if !piece.samples.is_empty() && visit(piece).is_break() {
                     return Ok(());
                 }

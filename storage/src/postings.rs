@@ -1,8 +1,7 @@
 //! Postings: for each label, which series carry it. How a selector finds its series.
 
-use crate::labels::Labels;
 use crate::matcher::{MatchOp, Matcher};
-use roaring::RoaringBitmap;
+use roaring::{MultiOps, RoaringBitmap};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Series numbers by label name and value.
@@ -30,20 +29,30 @@ pub(crate) struct PostingKey {
 
 impl Postings {
     /// Adds a series under each of its labels.
-    pub(crate) fn add(&mut self, series: u32, labels: &Labels) {
+    pub(crate) fn add<'a>(&mut self, series: u32, labels: impl Iterator<Item = (&'a str, &'a str)>) {
         self.all.insert(series);
-        for (name, value) in labels.iter() {
-            let label = self.by_name.entry(name.into()).or_default();
+        for (name, value) in labels {
+            if !self.by_name.contains_key(name) {
+                self.by_name.insert(name.into(), LabelPostings::default());
+            }
+            let Some(label) = self.by_name.get_mut(name) else { continue };
             label.any.insert(series);
-            label.by_value.entry(value.into()).or_default().insert(series);
+            match label.by_value.get_mut(value) {
+                Some(posting) => {
+                    posting.insert(series);
+                }
+                None => {
+                    label.by_value.insert(value.into(), RoaringBitmap::from_iter([series]));
+                }
+            }
             self.note_change(series, name, value);
         }
     }
 
     /// Removes a series.
-    pub(crate) fn remove(&mut self, series: u32, labels: &Labels) {
+    pub(crate) fn remove<'a>(&mut self, series: u32, labels: impl Iterator<Item = (&'a str, &'a str)>) {
         self.all.remove(series);
-        for (name, value) in labels.iter() {
+        for (name, value) in labels {
             let Some(label) = self.by_name.get_mut(name) else { continue };
             label.any.remove(series);
             if let Some(posting) = label.by_value.get_mut(value) {
@@ -126,11 +135,12 @@ impl Postings {
                 None => label.any.clone(),
             },
             MatchOp::Regex | MatchOp::NotRegex => {
-                let mut matching = RoaringBitmap::new();
-                for (_, posting) in label.by_value.iter().filter(|(v, _)| matcher.matches_value(v)) {
-                    matching |= posting;
+                let (mut matching, mut others) = (Vec::new(), Vec::new());
+                for (value, posting) in &label.by_value {
+                    if matcher.matches_value(value) { &mut matching } else { &mut others }.push(posting);
                 }
-                matching
+                // Of few the union is soon made.
+                if others.len() < matching.len() { &label.any - others.union() } else { matching.union() }
             }
         };
         let mut matching = label.map(with_value).unwrap_or_default();
@@ -168,6 +178,7 @@ impl Postings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::labels::Labels;
     use proptest::prelude::*;
 
     fn labels(pod: &str, code: &str) -> Labels {
@@ -196,14 +207,14 @@ mod tests {
             let mut postings = Postings::default();
             let mut expected = RoaringBitmap::new();
             for (id, (pod, code)) in (60_000u32..).step_by(2_000).zip(&sets) {
-                postings.add(id, &labels(pod, code));
+                postings.add(id, labels(pod, code).iter());
                 if matchers.iter().all(|m| m.matches(&labels(pod, code))) {
                     expected.insert(id);
                 }
             }
             for ((id, (pod, code)), removed) in (60_000u32..).step_by(2_000).zip(&sets).zip(&removed) {
                 if *removed {
-                    postings.remove(id, &labels(pod, code));
+                    postings.remove(id, labels(pod, code).iter());
                     expected.remove(id);
                 }
             }

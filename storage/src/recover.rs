@@ -95,7 +95,7 @@ fn open_catalog(state: &State, store: StoreRecord) -> Result<Catalog> {
 pub(crate) fn restore(state: &State, loaded: Loaded) -> Result<HashSet<PathBuf>> {
     state.registry.reserve(loaded.checkpoint.next_series.max(1));
     for (id, labels) in loaded.series {
-        state.registry.restore(id, labels);
+        state.registry.restore(id, &labels);
     }
     *state.postings.write() = loaded.postings;
     let mut deletes = Deletes::default();
@@ -209,7 +209,7 @@ pub(crate) fn replay(
             Some(known) => known,
             None => {
                 let labels = Labels::new(definition.labels).map_err(|error| damaged(error.to_string()))?;
-                state.registry.restore(definition.id, labels)
+                state.registry.restore(definition.id, &labels)
             }
         };
         state.publish(&series);

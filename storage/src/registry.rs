@@ -2,6 +2,7 @@
 
 use crate::labels::Labels;
 use crate::series::Series;
+use crate::stored_labels::LabelPool;
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::RwLock;
@@ -20,12 +21,27 @@ pub(crate) struct Registry {
 struct Maps {
     /// By label set. Its own hasher, since std's takes several times as long for what senders repeat with
     /// each sample; it is seeded anew in each process.
-    by_labels: HashTable<Arc<Series>>,
+    by_labels: HashTable<Place>,
     hasher: DefaultHashBuilder,
+    labels: LabelPool,
     /// By number: numbers are given out one after the other, and again once they are unused.
     by_id: Vec<Option<Arc<Series>>>,
     /// Numbers of discarded series, to be given out again.
     unused_ids: Vec<u32>,
+}
+
+/// Where a series is found by its labels. With its hash, so that a table that grows need not look at series.
+#[derive(Clone, Copy)]
+struct Place {
+    hash: u32,
+    id: u32,
+}
+
+impl Place {
+    /// The hash as the table needs it: it looks at the lowest and at the highest bits.
+    fn spread(hash: u32) -> u64 {
+        u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
 }
 
 impl Registry {
@@ -40,16 +56,17 @@ impl Registry {
         }
         let id = maps.unused_ids.pop().unwrap_or_else(|| self.next_id.fetch_add(1, Ordering::Relaxed));
         assert!(id < u32::MAX, "series numbers are used up");
-        let series = Arc::new(Series::new(id, Arc::new(labels.clone()), false));
-        maps.insert(&series);
+        let series = Arc::new(Series::new(id, maps.labels.store(labels), false));
+        maps.insert(&series, labels);
         series
     }
 
     /// Registers a stored series under the number it has.
-    pub(crate) fn restore(&self, id: u32, labels: Labels) -> Arc<Series> {
-        let series = Arc::new(Series::new(id, Arc::new(labels), true));
+    pub(crate) fn restore(&self, id: u32, labels: &Labels) -> Arc<Series> {
         self.reserve(id.saturating_add(1));
-        self.maps.write().insert(&series);
+        let mut maps = self.maps.write();
+        let series = Arc::new(Series::new(id, maps.labels.store(labels), true));
+        maps.insert(&series, labels);
         series
     }
 
@@ -93,37 +110,50 @@ impl Registry {
             *place = None;
         }
         // A series that came back from the index does not take its successor with it.
-        let hash = maps.hasher.hash_one(&*series.labels);
-        if let Ok(known) = maps.by_labels.find_entry(hash, |known| known.id == series.id) {
+        let hash = maps.hash(&series.labels.to_labels());
+        if let Ok(known) = maps.by_labels.find_entry(Place::spread(hash), |known| known.id == series.id) {
             known.remove();
         }
+        maps.labels.note_let_go();
     }
 }
 
 impl Maps {
+    /// Half of the hash is enough to tell series apart before their labels are looked at.
+    fn hash(&self, labels: &Labels) -> u32 {
+        self.hasher.hash_one(labels) as u32
+    }
+
     fn find(&self, labels: &Labels) -> Option<&Arc<Series>> {
-        self.by_labels.find(self.hasher.hash_one(labels), |known| *known.labels == *labels)
+        let hash = self.hash(labels);
+        let is_it = |known: &Place| {
+            known.hash == hash && self.get(known.id).is_some_and(|series| series.labels.are(labels))
+        };
+        self.get(self.by_labels.find(Place::spread(hash), is_it)?.id)
     }
 
     fn get(&self, id: u32) -> Option<&Arc<Series>> {
         self.by_id.get(id as usize)?.as_ref()
     }
 
-    fn insert(&mut self, series: &Arc<Series>) {
+    fn insert(&mut self, series: &Arc<Series>, labels: &Labels) {
         let place = series.id as usize;
         if place >= self.by_id.len() {
             self.by_id.resize(place + 1, None);
         }
         self.by_id[place] = Some(Arc::clone(series));
-        let Self { by_labels, hasher, .. } = self;
-        let hash = |series: &Arc<Series>| hasher.hash_one(&*series.labels);
-        let own = hash(series);
-        match by_labels.entry(own, |known| known.labels == series.labels, hash) {
+        let own = Place { hash: self.hash(labels), id: series.id };
+        let Self { by_labels, by_id, .. } = self;
+        let is_it = |known: &Place| {
+            let series = by_id.get(known.id as usize).and_then(Option::as_ref);
+            known.hash == own.hash && series.is_some_and(|series| series.labels.are(labels))
+        };
+        match by_labels.entry(Place::spread(own.hash), is_it, |known| Place::spread(known.hash)) {
             // Of two with these labels the later is the one that lives: the other had been forgotten.
-            Entry::Occupied(mut known) if known.get().id < series.id => *known.get_mut() = Arc::clone(series),
+            Entry::Occupied(mut known) if known.get().id < own.id => *known.get_mut() = own,
             Entry::Occupied(_) => {}
             Entry::Vacant(free) => {
-                free.insert(Arc::clone(series));
+                free.insert(own);
             }
         }
     }
@@ -138,7 +168,7 @@ mod tests {
         let labels = Labels::new([("__name__", "m")]).expect("valid");
         for order in [[1, 2], [2, 1]] {
             let registry = Registry::default();
-            let restored = order.map(|id| registry.restore(id, labels.clone()));
+            let restored = order.map(|id| registry.restore(id, &labels));
             assert_eq!(registry.get_or_create(&labels).id, 2);
             let old = restored.iter().find(|series| series.id == 1).expect("restored");
             registry.remove(old);

@@ -19,6 +19,7 @@ use crate::quarantine;
 use crate::recover::{INDEX_DIR, Recovered, replay, restore, restore_latest, sort_orphans};
 use crate::rollup;
 use crate::state::State;
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -49,7 +50,8 @@ pub(crate) fn repair(dir: &Path, options: &Options, found: Error) -> Result<Reco
 
     // All that is known is written down in one place before the index goes.
     let mut catalog = Catalog::open(&dir.join(CATALOG_DIR), store)?;
-    let parts = catalog::parts_of(contents.series.iter().map(|(id, labels)| (*id, labels)), &deletes);
+    let parts: Vec<_> =
+        catalog::parts_of(contents.series.iter().map(|(id, labels)| (*id, labels)), &deletes).collect();
     if contents.damaged.is_empty() {
         catalog.rewrite(parts)?;
     } else {
@@ -73,7 +75,7 @@ pub(crate) fn repair(dir: &Path, options: &Options, found: Error) -> Result<Reco
         let to = quarantine::set_aside(dir, &index_path)?;
         tracing::warn!(to = %to.display(), "set the index aside: it is made anew");
     }
-    let series = contents.series.iter().map(|(id, labels)| (*id, labels)).collect();
+    let series = contents.series.iter().map(|(id, labels)| (*id, Cow::Borrowed(labels))).collect();
     make_anew(
         &index_path,
         store,
@@ -90,7 +92,7 @@ pub(crate) fn repair(dir: &Path, options: &Options, found: Error) -> Result<Reco
 
     let state = Arc::new(State::new(dir, options.clone(), store.partition_ms));
     let mut postings = Postings::default();
-    contents.series.iter().for_each(|(id, labels)| postings.add(*id, labels));
+    contents.series.iter().for_each(|(id, labels)| postings.add(*id, labels.iter()));
     postings.take_changes();
     let series = contents.series.into_iter().collect();
     let loaded = Loaded { checkpoint, series, postings, blocks, deletes, rollups: Vec::new() };

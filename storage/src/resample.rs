@@ -80,6 +80,25 @@ pub struct Grid {
 impl Grid {
     /// The point whose window holds a sample of this time, if there is one.
     pub(crate) fn point_of(&self, timestamp_ms: i64) -> Option<i64> {
+        // Wide numbers take long to divide, and hardly any times need them.
+        let since_start = timestamp_ms.checked_sub(self.start_ms).filter(|since| since.abs() < i64::MAX / 4);
+        match since_start.filter(|_| self.step_ms < i64::MAX / 4) {
+            Some(since_start) if since_start <= -self.step_ms => None,
+            Some(since_start) => {
+                let steps =
+                    if since_start <= 0 { 0 } else { (since_start + self.step_ms - 1) / self.step_ms };
+                self.start_ms.checked_add(steps * self.step_ms).filter(|point| *point <= self.end_ms)
+            }
+            None => self.point_of_wide(timestamp_ms),
+        }
+    }
+
+    /// Whether a sample of this time belongs to this point.
+    pub(crate) fn is_of(&self, point_ms: i64, timestamp_ms: i64) -> bool {
+        timestamp_ms <= point_ms && timestamp_ms > point_ms.saturating_sub(self.step_ms)
+    }
+
+    fn point_of_wide(&self, timestamp_ms: i64) -> Option<i64> {
         let (start, step) = (i128::from(self.start_ms), i128::from(self.step_ms));
         let since_start = i128::from(timestamp_ms) - start;
         if since_start <= -step {
@@ -146,8 +165,9 @@ pub fn resample(samples: &[Sample], grid: Grid, aggregation: Aggregation) -> Vec
     let mut window = Vec::new();
     let mut open_point = None;
     for sample in samples.iter().filter(|s| s.value.is_finite()) {
-        let Some(point) = grid.point_of(sample.timestamp_ms) else { continue };
-        if open_point != Some(point) {
+        let same = open_point.is_some_and(|point| grid.is_of(point, sample.timestamp_ms));
+        if !same {
+            let Some(point) = grid.point_of(sample.timestamp_ms) else { continue };
             close(open_point, &mut window, aggregation, &mut points);
             open_point = Some(point);
         }

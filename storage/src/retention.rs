@@ -154,7 +154,7 @@ impl Retention {
             0
         } else {
             series.rule.get(self.generation).unwrap_or_else(|| {
-                let place = self.place(&series.labels);
+                let place = self.place(&series.labels.to_labels());
                 series.rule.set(self.generation, place);
                 place
             })
@@ -268,6 +268,7 @@ impl RuleOfSeries {
 mod tests {
     use super::*;
     use crate::matcher::MatchOp;
+    use crate::stored_labels::LabelPool;
 
     const DAY_MS: i64 = 86_400_000;
 
@@ -281,7 +282,8 @@ mod tests {
     }
 
     fn series(metric: &str) -> Series {
-        Series::new(1, Arc::new(Labels::new([("__name__", metric)]).expect("valid")), true)
+        let labels = Labels::new([("__name__", metric)]).expect("valid");
+        Series::new(1, LabelPool::default().store(&labels), true)
     }
 
     fn state() -> State {

@@ -9,19 +9,18 @@ use crate::block::{Block, BlockRecord, BlockWriter, Stage};
 use crate::codec::Effort;
 use crate::commit::{Command, Rotated};
 use crate::error::{Error, Result};
+use crate::head::Head;
 use crate::index::Checkpoint;
 use crate::inner::Inner;
 use crate::log;
-use crate::sample::Sample;
 use crate::series::Series;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Samples of a series that are set aside to be sealed.
-type Frozen = Arc<Vec<Sample>>;
+type Frozen = Arc<Head>;
 
 impl Inner {
     /// Seals all samples in memory. The caller holds the maintenance lock.
@@ -69,8 +68,7 @@ impl Inner {
         written: &mut Vec<Arc<Block>>,
     ) -> Result<()> {
         let mut frozen: Vec<(&Series, Frozen)> =
-            series.iter().map(|series| (&**series, series.begin_seal())).collect();
-        frozen.retain(|(_, samples)| !samples.is_empty());
+            series.iter().filter_map(|series| Some((&**series, series.begin_seal()?))).collect();
         frozen.sort_unstable_by_key(|(series, _)| series.id);
         let retention = self.state.retention();
         let mut by_class: BTreeMap<&str, Vec<(u32, Frozen)>> = BTreeMap::new();
@@ -80,7 +78,10 @@ impl Inner {
         for (class, frozen) in by_class {
             let mut partitions = BTreeSet::new();
             for (_, samples) in &frozen {
-                self.note_partitions(samples, &mut partitions);
+                let partition = |timestamp_ms| self.state.partition_start_ms(timestamp_ms);
+                samples.for_each_time(partition, |start_ms| {
+                    partitions.insert(start_ms);
+                });
             }
             for partition_start_ms in partitions {
                 let record = BlockRecord {
@@ -110,29 +111,16 @@ impl Inner {
         Ok(blocks)
     }
 
-    /// Adds the partitions that these samples, which are in time order, lie in.
-    fn note_partitions(&self, samples: &[Sample], partitions: &mut BTreeSet<i64>) {
-        let mut rest = samples;
-        while let Some(first) = rest.first() {
-            let start_ms = self.state.partition_start_ms(first.timestamp_ms);
-            partitions.insert(start_ms);
-            rest = &rest[self.within(rest, start_ms).end..];
-        }
-    }
-
-    /// Which of these samples, which are in time order, lie in the partition.
-    fn within(&self, samples: &[Sample], partition_start_ms: i64) -> Range<usize> {
-        let start = |sample: &Sample| self.state.partition_start_ms(sample.timestamp_ms);
-        let from = samples.partition_point(|sample| start(sample) < partition_start_ms);
-        from..samples.partition_point(|sample| start(sample) <= partition_start_ms)
-    }
-
     /// Writes one block of what lies in its partition, series in rising order, durably, and opens it.
     fn write_block(&self, record: BlockRecord, frozen: &[(u32, Frozen)]) -> Result<Block> {
         let partition_start_ms = record.partition_start_ms;
         let mut writer = BlockWriter::create(&self.state.dir, record, Stage::Young)?;
-        for (series, samples) in frozen {
-            writer.add(*series, &samples[self.within(samples, partition_start_ms)], Effort::Quick)?;
+        let end_ms = partition_start_ms.saturating_add(self.state.partition_ms - 1);
+        let mut samples = Vec::new();
+        for (series, frozen) in frozen {
+            samples.clear();
+            frozen.read(partition_start_ms, end_ms, &mut samples);
+            writer.add(*series, &samples, Effort::Quick)?;
         }
         Block::open(&self.state.dir, writer.finish()?)
     }
@@ -161,7 +149,7 @@ impl Inner {
         let stored = self.catalog.lock().add(&live, &self.state.deletes());
         let stored = stored
             .and_then(|()| {
-                live.iter().try_for_each(|series| self.index.put_series(series.id, &series.labels))
+                live.iter().try_for_each(|series| self.index.put_series(series.id, series.labels.iter()))
             })
             .and_then(|()| changes.iter().try_for_each(|(key, piece)| self.index.put_postings(key, piece)))
             .and_then(|()| self.index.sync());

@@ -49,7 +49,7 @@ impl State {
         let ids = self.postings.read().select(selection.matchers);
         let mut series = self.registry.get_all(ids.iter());
         if let Some(visible) = selection.visible {
-            series.retain(|series| visible(&series.labels));
+            series.retain(|series| visible(&series.labels.to_labels()));
         }
         series
     }
@@ -75,7 +75,7 @@ impl State {
         digest: impl Fn(Vec<Sample>) -> Vec<Sample>,
     ) -> Result<Vec<SeriesSamples>> {
         let mut series = self.select_series(selection);
-        series.sort_by(|a, b| a.labels.cmp(&b.labels));
+        series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         let mut left = limits.samples_max;
         let too_many = || Error::TooManySamples { samples_max: limits.samples_max };
         let mut answer = Vec::with_capacity(series.len());
@@ -87,7 +87,7 @@ impl State {
             left -= samples.len();
             let samples = digest(samples);
             if !samples.is_empty() {
-                answer.push((Arc::clone(&series.labels), samples));
+                answer.push((series.labels.share(), samples));
             }
         }
         Ok(answer)
@@ -103,23 +103,26 @@ impl State {
         samples_max: usize,
     ) -> Result<Option<Vec<Sample>>> {
         let start_ms = start_ms.max(self.oldest_read_ms(&self.retention(), series));
-        let (mut samples, mut in_memory) = (Vec::new(), Vec::new());
+        let mut in_memory = Vec::new();
         series.read_head(start_ms, end_ms, &mut in_memory);
         let (deletes, blocks) = (self.deletes(), self.blocks());
+        let mut chunks = Vec::new();
         for block in blocks.iter().filter(|block| block.overlaps(start_ms, end_ms)) {
-            for entry in block.of_series(series.id) {
-                if entry.min_ms > end_ms || entry.last.timestamp_ms < start_ms {
-                    continue;
-                }
-                let mut of_entry = self.read_entry(block, &entry, &deletes)?;
-                of_entry.retain(|s| (start_ms..=end_ms).contains(&s.timestamp_ms));
-                samples.append(&mut of_entry);
+            let entries = block.of_series(series.id).into_iter();
+            let overlaps = |e: &ChunkEntry| e.min_ms <= end_ms && e.last.timestamp_ms >= start_ms;
+            chunks.extend(entries.filter(overlaps).map(|entry| (block, entry)));
+        }
+        // Blocks are in the order in which they were made; in time order nothing is left to be sorted.
+        chunks.sort_by_key(|(_, entry)| entry.min_ms);
+        let most: usize = chunks.iter().map(|(_, entry)| entry.samples as usize).sum();
+        let mut samples = Vec::with_capacity(most.min(samples_max).saturating_add(in_memory.len()));
+        for (block, entry) in chunks {
+            self.read_entry(block, &entry, (start_ms, end_ms), &deletes, &mut samples)?;
+            if samples.len() > samples_max {
+                // A sample may lie in two places.
+                sort_and_deduplicate(&mut samples);
                 if samples.len() > samples_max {
-                    // A sample may lie in two places.
-                    sort_and_deduplicate(&mut samples);
-                    if samples.len() > samples_max {
-                        return Ok(None);
-                    }
+                    return Ok(None);
                 }
             }
         }
@@ -128,17 +131,35 @@ impl State {
         Ok((samples.len() <= samples_max).then_some(samples))
     }
 
-    /// What a chunk holds that is neither deleted nor damaged.
-    fn read_entry(&self, block: &Block, entry: &ChunkEntry, deletes: &Deletes) -> Result<Vec<Sample>> {
-        let mut samples = self.read_chunk(block, entry)?.unwrap_or_default();
-        deletes.apply(entry.series, block.record().sealed_seq, &mut samples);
-        Ok(samples)
+    /// Appends what a chunk holds in a range that is neither deleted nor damaged.
+    fn read_entry(
+        &self,
+        block: &Block,
+        entry: &ChunkEntry,
+        range_ms: (i64, i64),
+        deletes: &Deletes,
+        samples: &mut Vec<Sample>,
+    ) -> Result<()> {
+        let sealed_seq = block.record().sealed_seq;
+        if !deletes.touches(entry.series, sealed_seq) {
+            return self.told(block.read_into(entry, range_ms, samples)).map(drop);
+        }
+        let mut of_entry = Vec::new();
+        self.told(block.read_into(entry, range_ms, &mut of_entry))?;
+        deletes.apply(entry.series, sealed_seq, &mut of_entry);
+        samples.append(&mut of_entry);
+        Ok(())
     }
 
     /// The samples of a chunk. A damaged one is counted, logged by name, and `None`.
     pub(crate) fn read_chunk(&self, block: &Block, entry: &ChunkEntry) -> Result<Option<Vec<Sample>>> {
-        match block.read(entry) {
-            Ok(samples) => Ok(Some(samples)),
+        self.told(block.read(entry))
+    }
+
+    /// What was read; what is damaged is counted, logged by name, and `None`.
+    fn told<T>(&self, read: Result<T>) -> Result<Option<T>> {
+        match read {
+            Ok(read) => Ok(Some(read)),
             Err(error @ Error::Damaged { .. }) => {
                 self.counters.damaged_chunks.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(%error, "a damaged chunk is left out of an answer");
@@ -154,7 +175,7 @@ impl State {
         let latest = |series: &Arc<Series>| {
             let sample = series.latest()?;
             let kept = sample.timestamp_ms >= self.oldest_read_ms(&retention, series);
-            kept.then(|| (Arc::clone(&series.labels), sample))
+            kept.then(|| (series.labels.share(), sample))
         };
         series.iter().filter_map(latest).collect()
     }
@@ -177,7 +198,9 @@ impl State {
             let touched = deletes.touches(series.id, block.record().sealed_seq);
             for entry in block.of_series(series.id) {
                 if touched {
-                    note(&self.read_entry(block, &entry, &deletes)?);
+                    let mut left = Vec::new();
+                    self.read_entry(block, &entry, (i64::MIN, i64::MAX), &deletes, &mut left)?;
+                    note(&left);
                 } else {
                     note(&[entry.last]);
                 }

@@ -1,9 +1,10 @@
 //! One series in memory: its identity, its newest sample, and what is not yet sealed of it.
 
-use crate::labels::Labels;
+use crate::head::Head;
 use crate::latest::Latest;
 use crate::retention::RuleOfSeries;
-use crate::sample::{Sample, sort_and_deduplicate};
+use crate::sample::Sample;
+use crate::stored_labels::StoredLabels;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 /// A series that the store knows.
 pub(crate) struct Series {
     pub(crate) id: u32,
-    pub(crate) labels: Arc<Labels>,
+    pub(crate) labels: StoredLabels,
     /// Its retention rule.
     pub(crate) rule: RuleOfSeries,
     /// Whether its definition is in the log or the index. Only the committer changes it.
@@ -24,16 +25,16 @@ pub(crate) struct Series {
     /// one, the oldest time there is, which every sample is newer than.
     newest_admitted_ms: AtomicI64,
     /// A lock of its own for each series: a reader of one never waits for writers of others.
-    head: Mutex<Head>,
+    unsealed: Mutex<Option<Box<Unsealed>>>,
 }
 
-/// Samples that are in the log and in memory, but not in a published block.
+/// Samples that are in the log and in memory, but not in a published block. In a box of its own, which
+/// series without any do not have.
 #[derive(Default)]
-struct Head {
-    /// In time order, one a timestamp.
-    open: Vec<Sample>,
-    /// Being written into a block; likewise.
-    sealing: Option<Arc<Vec<Sample>>>,
+struct Unsealed {
+    open: Head,
+    /// Being written into a block.
+    sealing: Option<Arc<Head>>,
 }
 
 /// What became of a sample that was put into a head.
@@ -48,7 +49,7 @@ pub(crate) enum Inserted {
 }
 
 impl Series {
-    pub(crate) fn new(id: u32, labels: Arc<Labels>, durable: bool) -> Self {
+    pub(crate) fn new(id: u32, labels: StoredLabels, durable: bool) -> Self {
         Self {
             id,
             labels,
@@ -57,7 +58,7 @@ impl Series {
             removed: AtomicBool::new(false),
             latest: Latest::default(),
             newest_admitted_ms: AtomicI64::new(i64::MIN),
-            head: Mutex::default(),
+            unsealed: Mutex::default(),
         }
     }
 
@@ -116,117 +117,100 @@ impl Series {
 
     /// Puts a durable sample in its place, where readers find it.
     pub(crate) fn insert(&self, sample: Sample) -> Inserted {
-        let inserted = insert(&mut self.head.lock().open, sample);
+        let inserted = self.unsealed.lock().get_or_insert_default().open.insert(sample);
         self.note_latest(sample);
         inserted
     }
 
-    /// Whether exactly this sample is in the head.
+    /// Whether exactly this sample is in memory.
     pub(crate) fn holds(&self, sample: Sample) -> bool {
         if self.latest().is_none_or(|latest| sample.timestamp_ms > latest.timestamp_ms) {
             return false;
         }
-        let head = self.head.lock();
-        [head.open.as_slice(), head.sealing()].into_iter().any(|samples| {
-            samples
-                .binary_search_by_key(&sample.timestamp_ms, |s| s.timestamp_ms)
-                .is_ok_and(|at| samples.get(at) == Some(&sample))
-        })
+        let unsealed = self.unsealed.lock();
+        unsealed.as_ref().is_some_and(|unsealed| unsealed.heads().any(|head| head.holds(sample)))
     }
 
-    /// Appends what the head holds of `[start_ms, end_ms]` to `samples`, in no order.
+    /// Appends what is in memory of `[start_ms, end_ms]` to `samples`, in no order.
     pub(crate) fn read_head(&self, start_ms: i64, end_ms: i64, samples: &mut Vec<Sample>) {
-        let head = self.head.lock();
-        for part in [head.sealing(), &head.open] {
-            let from = part.partition_point(|s| s.timestamp_ms < start_ms);
-            let to = part.partition_point(|s| s.timestamp_ms <= end_ms);
-            samples.extend_from_slice(part.get(from..to).unwrap_or_default());
+        if let Some(unsealed) = &*self.unsealed.lock() {
+            unsealed.heads().for_each(|head| head.read(start_ms, end_ms, samples));
         }
     }
 
-    /// How many samples the head holds.
+    /// How many samples are in memory.
     pub(crate) fn head_samples(&self) -> usize {
-        let head = self.head.lock();
-        head.open.len() + head.sealing().len()
+        self.unsealed.lock().as_ref().map_or(0, |unsealed| unsealed.heads().map(Head::len).sum())
     }
 
-    /// Sets the head's samples aside to be sealed, and gives them out. They stay readable until
+    /// Sets the samples in memory aside to be sealed, and gives them out. They stay readable until
     /// [`finish_seal`](Self::finish_seal) or [`abandon_seal`](Self::abandon_seal); what a seal that
-    /// panicked had set aside is among them.
-    pub(crate) fn begin_seal(&self) -> Arc<Vec<Sample>> {
-        let mut head = self.head.lock();
-        head.reclaim();
-        let sealing = Arc::new(std::mem::take(&mut head.open));
-        head.sealing = (!sealing.is_empty()).then(|| Arc::clone(&sealing));
-        sealing
+    /// panicked had set aside is among them. `None`: there are none.
+    pub(crate) fn begin_seal(&self) -> Option<Arc<Head>> {
+        let mut unsealed = self.unsealed.lock();
+        let unsealed = unsealed.as_mut()?;
+        unsealed.reclaim();
+        let sealing = Arc::new(std::mem::take(&mut unsealed.open));
+        unsealed.sealing = (!sealing.is_empty()).then(|| Arc::clone(&sealing));
+        unsealed.sealing.clone()
     }
 
     /// The samples set aside are in a published block. Answers how many they were.
     pub(crate) fn finish_seal(&self) -> usize {
-        std::mem::take(&mut self.head.lock().sealing).map_or(0, |sealed| sealed.len())
+        let mut slot = self.unsealed.lock();
+        let Some(unsealed) = slot.as_mut() else { return 0 };
+        let sealed = unsealed.sealing.take().map_or(0, |sealed| sealed.len());
+        if unsealed.open.is_empty() {
+            *slot = None;
+        }
+        sealed
     }
 
-    /// The samples set aside could not be sealed: they are the head's again. Answers how many of them
+    /// The samples set aside could not be sealed: they are not set aside any more. Answers how many of them
     /// had been written once more in the meantime.
     pub(crate) fn abandon_seal(&self) -> usize {
-        self.head.lock().reclaim()
+        self.unsealed.lock().as_mut().map_or(0, |unsealed| unsealed.reclaim())
     }
 
-    /// Deletes the head's samples in `[start_ms, end_ms]`, and answers how many they were. Never runs
+    /// Deletes the samples in memory in `[start_ms, end_ms]`, and answers how many they were. Never runs
     /// during a seal.
     pub(crate) fn delete_from_head(&self, start_ms: i64, end_ms: i64) -> usize {
-        let mut head = self.head.lock();
-        let merged = head.reclaim();
-        let before = head.open.len();
-        head.open.retain(|s| s.timestamp_ms < start_ms || s.timestamp_ms > end_ms);
-        merged + before - head.open.len()
+        let mut unsealed = self.unsealed.lock();
+        let Some(unsealed) = unsealed.as_mut() else { return 0 };
+        unsealed.reclaim() + unsealed.open.delete(start_ms, end_ms)
     }
 }
 
-impl Head {
-    fn sealing(&self) -> &[Sample] {
-        self.sealing.as_deref().map_or(&[], Vec::as_slice)
+impl Unsealed {
+    fn heads(&self) -> impl Iterator<Item = &Head> {
+        self.sealing.as_deref().into_iter().chain([&self.open])
     }
 
     /// Takes back what was set aside to be sealed. Answers how many of the samples were there twice.
     fn reclaim(&mut self) -> usize {
         let Some(sealing) = self.sealing.take() else { return 0 };
-        let mut all = Arc::unwrap_or_clone(sealing);
-        all.append(&mut self.open);
-        let before = all.len();
-        sort_and_deduplicate(&mut all);
-        let merged = before - all.len();
-        self.open = all;
-        merged
-    }
-}
-
-fn insert(open: &mut Vec<Sample>, sample: Sample) -> Inserted {
-    if open.last().is_none_or(|last| sample.timestamp_ms > last.timestamp_ms) {
-        open.push(sample);
-        return Inserted::Added;
-    }
-    match open.binary_search_by_key(&sample.timestamp_ms, |s| s.timestamp_ms) {
-        Ok(at) if open[at] == sample => Inserted::Duplicate,
-        Ok(at) => {
-            if sample.total_cmp(&open[at]).is_gt() {
-                open[at] = sample;
-            }
-            Inserted::Merged
+        if self.open.is_empty() {
+            self.open = Arc::unwrap_or_clone(sealing);
+            return 0;
         }
-        Err(at) => {
-            open.insert(at, sample);
-            Inserted::Added
-        }
+        self.open.absorb(&sealing)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::labels::Labels;
+    use crate::sample::sort_and_deduplicate;
+    use crate::stored_labels::LabelPool;
 
     fn series() -> Series {
-        Series::new(1, Arc::new(Labels::new([("__name__", "m")]).expect("valid")), true)
+        let labels = Labels::new([("__name__", "m")]).expect("valid");
+        Series::new(1, LabelPool::default().store(&labels), true)
+    }
+
+    fn begin_seal(series: &Series) -> usize {
+        series.begin_seal().map_or(0, |head| head.len())
     }
 
     fn all(series: &Series) -> Vec<(i64, f64)> {
@@ -258,13 +242,13 @@ mod tests {
     fn a_seal_keeps_samples_readable_and_can_be_abandoned() {
         let series = series();
         series.insert(Sample::new(1, 1.0));
-        assert_eq!(series.begin_seal().len(), 1);
+        assert_eq!(begin_seal(&series), 1);
         series.insert(Sample::new(2, 2.0));
         series.insert(Sample::new(1, 0.5));
         assert_eq!(all(&series), [(1, 1.0), (2, 2.0)]);
         series.abandon_seal();
         assert_eq!(all(&series), [(1, 1.0), (2, 2.0)]);
-        assert_eq!(series.begin_seal().len(), 2);
+        assert_eq!(begin_seal(&series), 2);
         series.finish_seal();
         assert_eq!(all(&series), []);
         assert_eq!(series.latest(), Some(Sample::new(2, 2.0)));
@@ -274,10 +258,10 @@ mod tests {
     fn a_seal_that_broke_off_is_made_up_for_by_the_next() {
         let series = series();
         series.insert(Sample::new(1, 1.0));
-        assert_eq!(series.begin_seal().len(), 1);
+        assert_eq!(begin_seal(&series), 1);
         // It panicked: nothing was finished, nothing abandoned.
         series.insert(Sample::new(2, 2.0));
-        assert_eq!(series.begin_seal().len(), 2);
+        assert_eq!(begin_seal(&series), 2);
         assert_eq!(all(&series), [(1, 1.0), (2, 2.0)]);
     }
 }

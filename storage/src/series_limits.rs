@@ -2,7 +2,6 @@
 //! a sender with a runaway label must not take the store from all others.
 
 use crate::append::Reject;
-use crate::labels::Labels;
 use crate::series::Series;
 use crate::state::State;
 use std::collections::{HashMap, HashSet};
@@ -38,7 +37,7 @@ impl Newcomers {
             return Err(Reject::MemoryLimit);
         }
         let limits = &state.options.series_limits;
-        let namespace = namespace_of(&series.labels);
+        let namespace = series.labels.get(NAMESPACE_LABEL);
         if limits.all.is_some() || limits.per_namespace.is_some() {
             let postings = state.postings.read();
             let let_in = self.ids.len() as u64;
@@ -58,8 +57,4 @@ impl Newcomers {
         }
         Ok(())
     }
-}
-
-fn namespace_of(labels: &Labels) -> Option<&str> {
-    labels.get(NAMESPACE_LABEL)
 }

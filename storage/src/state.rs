@@ -137,7 +137,7 @@ impl State {
 
     /// Makes a durable series visible to readers.
     pub(crate) fn publish(&self, series: &Arc<Series>) {
-        self.postings.write().add(series.id, &series.labels);
+        self.postings.write().add(series.id, series.labels.iter());
         self.unindexed.lock().push(Arc::clone(series));
         self.counters.series_generation.fetch_add(1, Ordering::Relaxed);
     }
@@ -145,7 +145,6 @@ impl State {
     /// Puts a durable sample where readers find it.
     pub(crate) fn insert(&self, series: &Series, sample: Sample) -> Inserted {
         let inserted = series.insert(sample);
-        self.undurable.settle(&series.labels, sample.timestamp_ms);
         if inserted == Inserted::Added {
             self.counters.head_samples.fetch_add(1, Ordering::Relaxed);
         }

@@ -13,6 +13,7 @@ use crate::log::{LOG_DIR, Log, SeriesDefinition};
 use crate::recover::INDEX_DIR;
 use crate::retention::is_class;
 use crate::rollup::ROLLUPS_DIR;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -217,7 +218,7 @@ impl Building {
         catalog.rewrite(catalog::parts_of(named(), &manifest.deletes))?;
         let whole = Whole {
             checkpoint: manifest.checkpoint,
-            series: named().collect(),
+            series: named().map(|(id, labels)| (id, Cow::Borrowed(labels))).collect(),
             blocks: manifest.blocks.into_iter().map(|entry| entry.record).collect(),
             deletes: manifest.deletes,
             rollups: manifest.units.into_iter().map(|unit| unit.record).collect(),

@@ -109,7 +109,7 @@ impl Snapshot {
 
     /// The manifest's bytes; `sums` are those of [`sources`](Self::sources), in their order.
     pub(super) fn manifest(&self, sums: &[Sum]) -> Vec<u8> {
-        let mut parts = catalog::parts(&self.series, &self.deletes);
+        let mut parts: Vec<_> = catalog::parts(&self.series, &self.deletes).collect();
         let (of_blocks, mut of_rollups) = sums.split_at(self.blocks.len());
         let entries: Vec<FileEntry> = self
             .blocks

@@ -99,6 +99,18 @@ impl Block {
 
     /// The samples of one chunk.
     pub(crate) fn read(&self, entry: &ChunkEntry) -> Result<Vec<Sample>> {
+        let mut samples = Vec::with_capacity(entry.samples as usize);
+        self.read_into(entry, (i64::MIN, i64::MAX), &mut samples)?;
+        Ok(samples)
+    }
+
+    /// Appends the samples of one chunk that lie in `[start_ms, end_ms]`.
+    pub(crate) fn read_into(
+        &self,
+        entry: &ChunkEntry,
+        range_ms: (i64, i64),
+        samples: &mut Vec<Sample>,
+    ) -> Result<()> {
         let damaged = |error: &dyn std::fmt::Display| {
             let what = format!(
                 "{error}: series {} from {} to {} ms is lost",
@@ -119,7 +131,8 @@ impl Block {
         };
         read.map_err(|error| damaged(&error))?;
         let (times, values) = bytes.split_at(times_bytes);
-        chunk::decode(times, values, entry.samples as usize).map_err(|error| damaged(&error))
+        chunk::decode_into(times, values, entry.samples as usize, range_ms, samples)
+            .map_err(|error| damaged(&error))
     }
 }
 

@@ -8,6 +8,7 @@ use crate::log::SeriesDefinition;
 use crate::rollup::UnitRecord;
 use bincode::Options;
 use serde::{Deserialize, Serialize};
+use std::io::Write;
 use uuid::Uuid;
 
 const HEADER_MAGIC: [u8; 8] = *b"LBCATLG1";
@@ -68,23 +69,39 @@ fn options() -> impl Options {
 /// # Panics
 /// When a part is larger than it may be: whoever makes them bounds them.
 pub(crate) fn encode(store: &StoreRecord, parts: &[Part]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write(store, parts.iter().cloned(), &mut bytes).expect("a vector takes everything");
+    bytes
+}
+
+/// Writes a file part by part, so that no more than one of them is in memory.
+///
+/// # Panics
+/// As [`encode`].
+pub(crate) fn write(
+    store: &StoreRecord,
+    parts: impl Iterator<Item = Part>,
+    file: &mut impl Write,
+) -> std::io::Result<()> {
     let mut bytes = HEADER_MAGIC.to_vec();
     bytes.extend_from_slice(&store.format.to_le_bytes());
     bytes.extend_from_slice(store.uuid.as_bytes());
     bytes.extend_from_slice(&store.partition_ms.to_le_bytes());
     bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+    file.write_all(&bytes)?;
+    let mut count = 0u32;
     for part in parts {
-        let body = options().serialize(part).expect("parts are bounded");
+        let body = options().serialize(&part).expect("parts are bounded");
         let length = u32::try_from(body.len()).expect("parts are bounded").to_le_bytes();
-        bytes.extend_from_slice(&length);
-        bytes.extend_from_slice(&crc32c::crc32c_append(crc32c::crc32c(&length), &body).to_le_bytes());
-        bytes.extend_from_slice(&body);
+        file.write_all(&length)?;
+        file.write_all(&crc32c::crc32c_append(crc32c::crc32c(&length), &body).to_le_bytes())?;
+        file.write_all(&body)?;
+        count += 1;
     }
     let mut footer = FOOTER_MAGIC.to_vec();
-    footer.extend_from_slice(&u32::try_from(parts.len()).expect("parts are few").to_le_bytes());
+    footer.extend_from_slice(&count.to_le_bytes());
     footer.extend_from_slice(&crc32c::crc32c(&footer).to_le_bytes());
-    bytes.extend_from_slice(&footer);
-    bytes
+    file.write_all(&footer)
 }
 
 /// What can be read of a file; a damaged part is left out, the others stand.

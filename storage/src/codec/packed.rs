@@ -38,12 +38,36 @@ pub(super) fn decode(reader: &mut Reader<'_>, count: usize) -> Option<Vec<u64>> 
             return None;
         }
         let min = reader.varint()?;
-        let mut bits = BitReader::new(reader.take((of_block * width as usize).div_ceil(8))?);
-        for _ in 0..of_block {
-            numbers.push(min.wrapping_add(bits.get(width)?));
+        let packed = reader.take((of_block * width as usize).div_ceil(8))?;
+        match width {
+            0 => numbers.resize(numbers.len() + of_block, min),
+            1..=NARROW_MAX => unpack_narrow(packed, of_block, width, min, &mut numbers)?,
+            _ => {
+                let mut bits = BitReader::new(packed);
+                for _ in 0..of_block {
+                    numbers.push(min.wrapping_add(bits.get(width)?));
+                }
+            }
         }
     }
     Some(numbers)
+}
+
+/// Numbers of up to so many bits lie within eight bytes, wherever the first of them begins.
+const NARROW_MAX: u32 = 57;
+
+/// Unpacks a block of narrow numbers, eight bytes at a time.
+fn unpack_narrow(packed: &[u8], count: usize, width: u32, min: u64, numbers: &mut Vec<u64>) -> Option<()> {
+    // Eight bytes more than a block can have, so that the last number is read like the others.
+    let mut bytes = [0u8; BLOCK * 8 + 8];
+    bytes.get_mut(..packed.len())?.copy_from_slice(packed);
+    let mask = u64::MAX >> (u64::BITS - width);
+    for place in 0..count {
+        let at_bit = place * width as usize;
+        let word = u64::from_le_bytes(*bytes.get(at_bit / 8..)?.first_chunk()?);
+        numbers.push(min.wrapping_add(word >> (at_bit % 8) & mask));
+    }
+    Some(())
 }
 
 #[cfg(test)]

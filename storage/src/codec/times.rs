@@ -66,7 +66,8 @@ fn smallest(times: &[i64], effort: Effort) -> (TimeCodec, Vec<u8>) {
             offer(TimeCodec::GridPco, [header, distances].concat());
         }
     }
-    if best.as_ref().is_none_or(|(_, best)| best.len() > times.len() * 2)
+    if effort != Effort::Least
+        && best.as_ref().is_none_or(|(_, best)| best.len() > times.len() * 2)
         && let Some(column) = quantile::encode(times, LEVEL_THOROUGH)
         && best.as_ref().is_none_or(|(_, best)| column.len() < best.len())
     {
@@ -266,6 +267,7 @@ mod tests {
                 times.iter_mut().for_each(|time| *time = START + (*time >> 45));
             }
             times.sort_unstable();
+            bytes_of(&times, Effort::Least);
             bytes_of(&times, Effort::Quick);
             bytes_of(&times, Effort::Thorough);
         }
@@ -277,6 +279,7 @@ mod tests {
                 at += 15_000 * if *gap > 36 { gap - 30 } else { 1 };
                 at + jitter
             }).collect();
+            bytes_of(&times, Effort::Least);
             bytes_of(&times, Effort::Quick);
             bytes_of(&times, Effort::Thorough);
         }

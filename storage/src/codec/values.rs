@@ -80,7 +80,7 @@ fn smallest(values: &[f64], effort: Effort) -> (ValueCodec, Vec<u8>) {
     }
     if values.len() >= LEARNABLE_MIN {
         match (effort, &scaled) {
-            (Effort::Quick, Some(_)) => {}
+            (Effort::Least, _) | (Effort::Quick, Some(_)) => {}
             (Effort::Quick, None) => candidates.extend(pco(values, LEVEL_QUICK)),
             (Effort::Thorough, None) => candidates.extend(pco(values, LEVEL_THOROUGH)),
             (Effort::Thorough, Some(scaled)) => thorough(values, scaled, &mut candidates),
@@ -252,6 +252,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_values_come_back_bit_for_bit(values in proptest::collection::vec(any_value(), 1..300)) {
+            codec_of(&values, Effort::Least);
             codec_of(&values, Effort::Quick);
             codec_of(&values, Effort::Thorough);
         }
@@ -261,6 +262,7 @@ mod tests {
             wholes in proptest::collection::vec(-1_000_000i64..1_000_000, 1..300), digits in 0i32..12
         ) {
             let values: Vec<f64> = wholes.iter().map(|whole| *whole as f64 / 10f64.powi(digits)).collect();
+            codec_of(&values, Effort::Least);
             codec_of(&values, Effort::Quick);
             codec_of(&values, Effort::Thorough);
         }

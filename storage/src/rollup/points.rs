@@ -47,8 +47,8 @@ impl Points {
     }
 
     fn add(&mut self, at_ms: i64, part: f64, count: u64) {
-        let Some(point_ms) = self.grid.point_of(at_ms) else { return };
-        if self.open_ms != Some(point_ms) {
+        if !self.open_ms.is_some_and(|point_ms| self.grid.is_of(point_ms, at_ms)) {
+            let Some(point_ms) = self.grid.point_of(at_ms) else { return };
             self.close();
             self.open_ms = Some(point_ms);
         }

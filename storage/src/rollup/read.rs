@@ -11,6 +11,7 @@ use super::{Unit, Units, unseen_deletes};
 use crate::block::Block;
 use crate::deletes::Deletes;
 use crate::error::{Error, Result};
+use crate::labels::METRIC_NAME_LABEL;
 use crate::resample::{Aggregation, COUNTER_GAP_MAX_MS, Grid, counter_rates, resample};
 use crate::retention::Retention;
 use crate::sample::Sample;
@@ -87,7 +88,7 @@ impl State {
         limits: ReadLimits<'_>,
     ) -> Result<RangeRead> {
         let mut series = self.select_series(selection);
-        series.sort_by(|a, b| a.labels.cmp(&b.labels));
+        series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         let gap_max_ms = COUNTER_GAP_MAX_MS.max(grid.step_ms);
         let first_ms = grid.first_sample_ms();
         let start_ms = if counter { first_ms.saturating_sub(gap_max_ms) } else { first_ms };
@@ -116,7 +117,7 @@ impl State {
             let points = question.points(&series, &in_memory, &mut left, &mut read.used)?;
             let points = points.ok_or(Error::TooManySamples { samples_max: limits.samples_max })?;
             if !points.is_empty() {
-                read.series.push((Arc::clone(&series.labels), points));
+                read.series.push((series.labels.share(), points));
             }
         }
         Ok(read)
@@ -124,7 +125,7 @@ impl State {
 
     /// Whether the rates of a series are rolled up.
     pub(super) fn is_counter(&self, series: &Series) -> bool {
-        let name = series.labels.metric_name();
+        let name = series.labels.get(METRIC_NAME_LABEL).unwrap_or_default();
         name.ends_with("_total") || self.options.counters.contains(name)
     }
 }

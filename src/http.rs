@@ -8,6 +8,7 @@ pub mod client_certificate;
 pub mod connection;
 pub mod credentials;
 pub mod custom_metrics;
+mod decimal;
 mod delegation;
 pub mod delete_series;
 pub mod discovery;

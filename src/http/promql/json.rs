@@ -1,5 +1,6 @@
 //! Pieces of JSON as Prometheus writes them.
 
+use crate::http::decimal::{self, Fraction};
 use crate::query::promql::SeriesLabels;
 use lookback_storage::Sample;
 use std::fmt::{self, Write};
@@ -10,7 +11,9 @@ const PLAIN_MIN: f64 = 1e-6;
 
 pub(super) fn write_string(text: &str, json: &mut dyn Write) -> fmt::Result {
     if text.bytes().all(|b| b >= b' ' && b != b'"' && b != b'\\' && b != 0x7f) {
-        return write!(json, "\"{text}\"");
+        json.write_char('"')?;
+        json.write_str(text)?;
+        return json.write_char('"');
     }
     write!(json, "{}", serde_json::Value::from(text))
 }
@@ -63,10 +66,7 @@ pub(super) fn write_sample(sample: Sample, json: &mut dyn Write) -> fmt::Result 
 
 /// Unix seconds, with milliseconds where there are any.
 pub(super) fn write_seconds(time_ms: i64, json: &mut dyn Write) -> fmt::Result {
-    let sign = if time_ms < 0 { "-" } else { "" };
-    let (seconds, ms) = (time_ms.unsigned_abs() / 1_000, time_ms.unsigned_abs() % 1_000);
-    write!(json, "{sign}{seconds}")?;
-    if ms > 0 { write!(json, ".{ms:03}") } else { Ok(()) }
+    decimal::write_seconds(time_ms, json, Fraction::ThreeDigits)
 }
 
 /// The shortest decimal that is read back as the same value.
@@ -78,7 +78,7 @@ pub(super) fn write_value(value: f64, json: &mut dyn Write) -> fmt::Result {
         return json.write_str(if value > 0.0 { "+Inf" } else { "-Inf" });
     }
     if value == 0.0 || (PLAIN_MIN..PLAIN_MAX).contains(&value.abs()) {
-        return write!(json, "{value}");
+        return decimal::write_f64(value, json);
     }
     // Go's exponents have a sign and two digits at least.
     let text = format!("{value:e}");

@@ -3,6 +3,7 @@
 //! Timestamps are Unix seconds as numbers, with a fraction only where they have one. Values are strings:
 //! the shortest decimal that is read back as the same f64, never with an exponent.
 
+use crate::http::decimal::{self, Fraction};
 use crate::query::range::{PodSeries, RangeAnswer};
 use lookback_storage::Sample;
 use std::fmt::Write;
@@ -97,9 +98,11 @@ impl Matrix {
             };
             json.push_str(if *begun { ",[" } else { "[" });
             *begun = true;
-            write_seconds(sample.timestamp_ms, json);
-            // Display of f64 is the shortest text that round-trips, and has no exponent.
-            let _ = write!(json, r#","{}"]"#, sample.value);
+            // A string takes everything.
+            let _ = decimal::write_seconds(sample.timestamp_ms, json, Fraction::Shortest);
+            json.push_str(",\"");
+            let _ = decimal::write_f64(sample.value, json);
+            json.push_str("\"]");
         }
     }
 }
@@ -124,16 +127,6 @@ impl Iterator for Matrix {
             }
         }
         Some(json)
-    }
-}
-
-fn write_seconds(timestamp_ms: i64, json: &mut String) {
-    let sign = if timestamp_ms < 0 { "-" } else { "" };
-    let (seconds, ms) = (timestamp_ms.unsigned_abs() / 1_000, timestamp_ms.unsigned_abs() % 1_000);
-    let _ = write!(json, "{sign}{seconds}");
-    if ms > 0 {
-        let fraction = format!("{ms:03}");
-        let _ = write!(json, ".{}", fraction.trim_end_matches('0'));
     }
 }
 

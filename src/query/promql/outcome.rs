@@ -114,6 +114,10 @@ impl Engine<'_> {
     /// The series of the whole query, their names gone where they have to, one a label set.
     fn finished(&self, expr: &Expr) -> Result<Vec<Series>> {
         let (all, held) = self.collect(expr, self.task.steps)?;
+        if matches!(expr, Expr::Selector(_)) {
+            // As they are stored, no two have the same labels.
+            return Ok(all);
+        }
         let mut merger = Merger::default();
         for mut series in all {
             if series.drop_name {

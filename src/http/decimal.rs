@@ -1,0 +1,69 @@
+//! Numbers as text in answers of many points, where the machinery of `std::fmt` would take most of the time.
+
+use std::fmt::{Result, Write};
+
+/// The shortest decimal that is read back as the same finite value, never with an exponent: what `Display`
+/// of `f64` writes.
+pub(super) fn write_f64(value: f64, text: &mut (impl Write + ?Sized)) -> Result {
+    let mut buffer = zmij::Buffer::new();
+    let shortest = buffer.format_finite(value);
+    if !value.is_finite() || shortest.contains('e') {
+        return write!(text, "{value}");
+    }
+    text.write_str(shortest.strip_suffix(".0").unwrap_or(shortest))
+}
+
+/// An instant in Unix milliseconds as seconds, with a fraction only where it has one; `fraction` says how
+/// that is written.
+pub(super) fn write_seconds(time_ms: i64, text: &mut (impl Write + ?Sized), fraction: Fraction) -> Result {
+    if time_ms < 0 {
+        text.write_char('-')?;
+    }
+    let (seconds, ms) = (time_ms.unsigned_abs() / 1_000, time_ms.unsigned_abs() % 1_000);
+    text.write_str(itoa::Buffer::new().format(seconds))?;
+    if ms == 0 {
+        return Ok(());
+    }
+    match fraction {
+        Fraction::ThreeDigits => write!(text, ".{ms:03}"),
+        Fraction::Shortest => {
+            let digits = format!("{ms:03}");
+            write!(text, ".{}", digits.trim_end_matches('0'))
+        }
+    }
+}
+
+/// How a fraction of a second is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fraction {
+    /// As Prometheus does.
+    ThreeDigits,
+    /// Without zeros at the end.
+    Shortest,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_value_is_as_display_writes_it(bits in any::<u64>(), decimal in -1_000_000_000i64..1_000_000_000, digits in 0i32..12) {
+            for value in [f64::from_bits(bits), decimal as f64 / 10f64.powi(digits), decimal as f64, 0.0, -0.0] {
+                let mut text = String::new();
+                write_f64(value, &mut text).expect("written");
+                prop_assert_eq!(text, value.to_string());
+            }
+        }
+
+        #[test]
+        fn every_instant_is_read_back(time_ms in -1_i64 << 50..1_i64 << 50) {
+            for fraction in [Fraction::ThreeDigits, Fraction::Shortest] {
+                let mut text = String::new();
+                write_seconds(time_ms, &mut text, fraction).expect("written");
+                prop_assert_eq!((text.parse::<f64>().expect("a number") * 1e3).round() as i64, time_ms);
+            }
+        }
+    }
+}

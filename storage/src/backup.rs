@@ -16,15 +16,18 @@ mod stream;
 
 pub use restore::{restore, restore_stream};
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use manifest::Manifest;
 pub(crate) use restore::{RESTORING_DIR, received_path, refuse_unfinished};
 
 use crate::block::BLOCKS_DIR;
 use crate::catalog::CATALOG_DIR;
 use crate::db::Db;
+use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::files::{self, files_below};
+use crate::files::files_below;
 use crate::rollup::ROLLUPS_DIR;
-use manifest::{MANIFEST_FILE, Manifest as Said, Sum};
+use manifest::{MANIFEST_FILE, Sum};
 use snapshot::Source;
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -66,8 +69,8 @@ impl Db {
     /// When a file can't be read or written: then the earlier backup stands.
     pub fn backup(&self, to: &Path, mut progress: impl FnMut(u64, u64)) -> Result<BackupReport> {
         let snapshot = self.inner().snapshot()?;
-        files::create_dir_all(to)?;
-        let earlier = Said::earlier(to, &snapshot.store);
+        Disk::default().create_dir_all(to)?;
+        let earlier = manifest::Manifest::earlier(to, &snapshot.store);
         let sources = snapshot.sources();
         let is_there = |source: &Source<'_>| {
             let known = earlier.get(&source.version)?;
@@ -90,7 +93,7 @@ impl Db {
             });
         }
         let manifest = snapshot.manifest(&sums);
-        files::write_durably(&to.join(MANIFEST_FILE), &manifest)?;
+        Disk::default().write_durably(&to.join(MANIFEST_FILE), &manifest)?;
         remove_others(to, &sources);
         Ok(report)
     }
@@ -120,7 +123,7 @@ impl Db {
 
 /// Copies a file, durably, whole or not at all.
 fn copy_durably(source: &Source<'_>, to: &Path) -> Result<Sum> {
-    to.parent().map_or(Ok(()), files::create_dir_all)?;
+    to.parent().map_or(Ok(()), |dir| Disk::default().create_dir_all(dir))?;
     let temporary_path = to.with_extension("tmp");
     let mut output = File::create(&temporary_path).map_err(Error::io("create", &temporary_path))?;
     let mut reader = source.reader();
@@ -128,7 +131,7 @@ fn copy_durably(source: &Source<'_>, to: &Path) -> Result<Sum> {
     copied.map_err(Error::io("copy", &source.path))?;
     output.sync_all().map_err(Error::io("sync", &temporary_path))?;
     fs::rename(&temporary_path, to).map_err(Error::io("rename", &temporary_path))?;
-    files::sync_parent(to)?;
+    Disk::default().sync_parent(to)?;
     Ok(reader.sum())
 }
 

@@ -69,6 +69,18 @@ impl BlockRecord {
     }
 }
 
+/// Reads an index of these bytes.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz_index(bytes: &[u8]) {
+    let Some((head, index)) = bytes.split_first_chunk::<6>() else { return };
+    let [a, b, c, d, e, f] = *head;
+    let (count, offset) = (u32::from(u16::from_le_bytes([a, b])), u32::from_le_bytes([c, d, e, f]));
+    if let Some(entries) = entries::Entries::parse(index.to_vec(), count, 0, u64::from(offset)) {
+        assert_eq!(entries.iter().count(), count as usize);
+        entries.iter().for_each(|entry| assert!(!entries.of_series(entry.series).is_empty()));
+    }
+}
+
 /// The directory of all blocks below the data directory.
 pub(crate) const BLOCKS_DIR: &str = "blocks";
 
@@ -76,6 +88,7 @@ pub(crate) const BLOCKS_DIR: &str = "blocks";
 mod tests {
     use super::*;
     use crate::codec::Effort;
+    use crate::disk::Disk;
     use crate::sample::Sample;
 
     fn record() -> BlockRecord {
@@ -87,7 +100,7 @@ mod tests {
     }
 
     fn written(dir: &Path) -> PathBuf {
-        let mut writer = BlockWriter::create(dir, record(), Stage::Young).expect("created");
+        let mut writer = BlockWriter::create(&Disk::default(), dir, record(), Stage::Young).expect("created");
         for series in [1, 2, 5] {
             writer.add(series, &samples(series), Effort::Quick).expect("added");
         }
@@ -140,7 +153,8 @@ mod tests {
             let jitter = |i: i64| (i * 7 + i * i * 13 + series / 4 * 17) % 20;
             (0..500).map(|i| Sample::new(i * 1_000 + jitter(i), (series + i) as f64)).collect()
         };
-        let mut writer = BlockWriter::create(dir.path(), record(), Stage::Settled).expect("created");
+        let mut writer =
+            BlockWriter::create(&Disk::default(), dir.path(), record(), Stage::Settled).expect("created");
         for series in 0..200 {
             writer.add(series as u32, &jittered(series), Effort::Thorough).expect("added");
         }

@@ -10,9 +10,9 @@ mod file;
 pub(crate) use file::{FileEntry, Part, UnitEntry, decode, encode};
 
 use crate::deletes::{DeleteRecord, Deletes};
+use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::files;
-use crate::index::StoreRecord;
+use crate::index::{Checkpoint, StoreRecord};
 use crate::labels::Labels;
 use crate::log::SeriesDefinition;
 use crate::quarantine;
@@ -32,6 +32,7 @@ const REWRITE_BYTES_MIN: u64 = 4 << 20;
 
 /// The catalogue of an open store.
 pub(crate) struct Catalog {
+    disk: Disk,
     dir: PathBuf,
     store: StoreRecord,
     /// Numbers of the files, rising.
@@ -52,20 +53,30 @@ pub(crate) struct Contents {
     pub(crate) series: BTreeMap<u32, Labels>,
     /// Deletes by group and series.
     pub(crate) deletes: BTreeMap<(u64, u32), DeleteRecord>,
+    /// The latest checkpoint that was noted, if there is one.
+    pub(crate) checkpoint: Option<Checkpoint>,
     /// What could not be read, and why; the rest holds.
     pub(crate) damaged: Vec<Error>,
 }
 
 impl Catalog {
     /// Opens the catalogue in `dir`; reads nothing but names.
-    pub(crate) fn open(dir: &Path, store: StoreRecord) -> Result<Self> {
-        files::create_dir_all(dir)?;
+    pub(crate) fn open(disk: &Disk, dir: &Path, store: StoreRecord) -> Result<Self> {
+        disk.create_dir_all(dir)?;
         let numbers = numbers(dir)?;
         let bytes = |number: &u64| fs::metadata(path(dir, *number)).map_or(0, |metadata| metadata.len());
         let first_bytes = numbers.first().map_or(0, bytes);
         let later_bytes = numbers.iter().skip(1).map(bytes).sum();
         let dir = dir.to_owned();
-        Ok(Self { dir, store, numbers, first_bytes, later_bytes, deletes: HashSet::new() })
+        Ok(Self {
+            disk: disk.clone(),
+            dir,
+            store,
+            numbers,
+            first_bytes,
+            later_bytes,
+            deletes: HashSet::new(),
+        })
     }
 
     /// Whether there is no file yet.
@@ -85,14 +96,21 @@ impl Catalog {
         Ok(())
     }
 
+    /// Says how far the log is in blocks, durably: what an index that is lost would have known.
+    pub(crate) fn note_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        self.write(vec![Part::Checkpoint(checkpoint)])
+    }
+
     /// Whether it should be rewritten as one file.
     pub(crate) fn is_sprawling(&self) -> bool {
         self.numbers.len() > FILES_MAX || self.later_bytes > self.first_bytes.max(REWRITE_BYTES_MIN)
     }
 
-    /// Puts one file of these series and deletes, which must be all, in the place of the others.
+    /// Puts one file of these series and deletes, which must be all, and a checkpoint, in the place of the
+    /// others.
     pub(crate) fn rewrite(&mut self, parts: impl IntoIterator<Item = Part>) -> Result<()> {
-        self.replace(parts, |path| fs::remove_file(path).map_err(Error::io("remove", path)))
+        let disk = self.disk.clone();
+        self.replace(parts, |path| disk.remove_file(path))
     }
 
     /// The same, and sets the others aside, since some of them are damaged.
@@ -101,7 +119,8 @@ impl Catalog {
         data_dir: &Path,
         parts: impl IntoIterator<Item = Part>,
     ) -> Result<()> {
-        self.replace(parts, |path| quarantine::set_aside(data_dir, path).map(drop))
+        let disk = self.disk.clone();
+        self.replace(parts, |path| quarantine::set_aside(&disk, data_dir, path).map(drop))
     }
 
     fn replace(
@@ -125,7 +144,7 @@ impl Catalog {
     fn write(&mut self, parts: impl IntoIterator<Item = Part>) -> Result<()> {
         let number = self.numbers.last().map_or(1, |last| last + 1);
         let path = path(&self.dir, number);
-        files::write_durably_with(&path, |file| file::write(&self.store, parts.into_iter(), file))?;
+        self.disk.write_durably_with(&path, |file| file::write(&self.store, parts.into_iter(), file))?;
         let bytes = fs::metadata(&path).map_err(Error::io("read", &path))?.len();
         let written = if self.numbers.is_empty() { &mut self.first_bytes } else { &mut self.later_bytes };
         *written += bytes;
@@ -174,8 +193,12 @@ impl Contents {
                 Part::Deletes(deletes) => {
                     self.deletes.extend(deletes.into_iter().map(|d| ((d.seq, d.series), d)));
                 }
+                Part::Checkpoint(checkpoint) => {
+                    let later = self.checkpoint.is_none_or(|known| known.next_seq < checkpoint.next_seq);
+                    self.checkpoint = if later { Some(checkpoint) } else { self.checkpoint };
+                }
                 // Parts of a backup's manifest.
-                Part::Files(_) | Part::Checkpoint(_) | Part::Rollups(_) => {}
+                Part::Files(_) | Part::Rollups(_) => {}
             }
         }
     }
@@ -264,7 +287,7 @@ mod tests {
     #[test]
     fn files_add_up_and_are_rewritten_as_one() {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut catalog = Catalog::open(dir.path(), STORE).expect("opens");
+        let mut catalog = Catalog::open(&Disk::default(), dir.path(), STORE).expect("opens");
         catalog.add(&[series(1), series(2)], &deletes(&[5])).expect("added");
         catalog.add(&[], &deletes(&[5])).expect("nothing is new");
         assert_eq!(catalog.numbers, [1]);
@@ -277,7 +300,7 @@ mod tests {
         assert_eq!(contents.deletes.len(), 2);
         assert!(contents.damaged.is_empty());
 
-        let mut catalog = Catalog::open(dir.path(), STORE).expect("opens");
+        let mut catalog = Catalog::open(&Disk::default(), dir.path(), STORE).expect("opens");
         catalog.rewrite(parts(&[series(3)], &[])).expect("rewritten");
         assert_eq!(read_all().series.keys().copied().collect::<Vec<_>>(), [3]);
         assert_eq!(catalog.numbers, [3]);

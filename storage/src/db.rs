@@ -13,7 +13,7 @@ use crate::labels::Labels;
 use crate::maintain::Maintained;
 use crate::options::{OnDamage, Options};
 use crate::quarantine;
-use crate::recover::{Recovered, recover};
+use crate::recover::{Recovered, recover, was_never_open};
 use crate::repair::repair;
 use crate::resample::{Aggregation, Grid};
 use crate::retention::{DEFAULT_CLASS, RetentionError, RetentionRule, check_windows};
@@ -99,14 +99,16 @@ impl Db {
     /// When another process has it, when it is of a later format, when it is damaged where nothing can
     /// be left out (the index, the log), or when the file system refuses.
     pub fn open(dir: &Path, options: Options, new_uuid: Uuid) -> Result<Self> {
-        files::create_dir_all(dir)?;
+        options.disk.create_dir_all(dir)?;
         let lock = lock(dir)?;
         backup::refuse_unfinished(dir)?;
         identity::refuse_later_format(dir)?;
         let new_store =
             StoreRecord { format: crate::FORMAT_VERSION, uuid: new_uuid, partition_ms: options.partition_ms };
         let recovered = match recover(dir, &options, new_store) {
-            Err(error) if options.on_damage == OnDamage::SetAside && error.is_loss() => {
+            Err(error)
+                if error.is_loss() && (options.on_damage == OnDamage::SetAside || was_never_open(dir)) =>
+            {
                 repair(dir, &options, error)?
             }
             recovered => recovered?,

@@ -2,7 +2,7 @@
 
 use crate::sample::Sample;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// A delete: applies to the samples that were written before log group `seq`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,7 +16,7 @@ pub(crate) struct DeleteRecord {
 /// All deletes that may still apply to a block.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Deletes {
-    by_series: HashMap<u32, Vec<DeleteRecord>>,
+    by_series: BTreeMap<u32, Vec<DeleteRecord>>,
 }
 
 impl Deletes {

@@ -4,7 +4,6 @@
 
 use crate::block::{Block, BlockRecord};
 use crate::error::Result;
-use crate::files;
 use crate::inner::{Inner, MaintenanceState};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -104,7 +103,7 @@ impl Inner {
             !goes
         });
         for dir in dirs {
-            files::remove_dir_all(&dir)?;
+            self.state.options.disk.remove_dir_all(&dir)?;
         }
         Ok(gone.len())
     }

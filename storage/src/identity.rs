@@ -3,8 +3,8 @@
 //! sled takes a database whose bytes are lost for an empty one. With this file such an index is
 //! recognised, and nothing is mistaken for new, or removed because the index does not know it.
 
+use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::index::StoreRecord;
 use std::fs;
 use std::io::ErrorKind;
@@ -30,7 +30,7 @@ pub(crate) fn refuse_later_format(dir: &Path) -> Result<()> {
 }
 
 /// Checks that the directory belongs to the store of the index; notes it in a new one.
-pub(crate) fn check(dir: &Path, store: &StoreRecord) -> Result<()> {
+pub(crate) fn check(disk: &Disk, dir: &Path, store: &StoreRecord) -> Result<()> {
     let path = dir.join(META_FILE);
     let expected = text(store);
     match fs::read_to_string(&path) {
@@ -44,7 +44,7 @@ pub(crate) fn check(dir: &Path, store: &StoreRecord) -> Result<()> {
             );
             Err(Error::damaged(&path, what))
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => files::write_durably(&path, expected.as_bytes()),
+        Err(error) if error.kind() == ErrorKind::NotFound => disk.write_durably(&path, expected.as_bytes()),
         Err(error) => Err(Error::io("read", &path)(error)),
     }
 }
@@ -65,8 +65,8 @@ pub(crate) fn read(dir: &Path) -> Option<StoreRecord> {
 }
 
 /// Makes the file say that the directory belongs to this store.
-pub(crate) fn rewrite(dir: &Path, store: &StoreRecord) -> Result<()> {
-    files::write_durably(&dir.join(META_FILE), text(store).as_bytes())
+pub(crate) fn rewrite(disk: &Disk, dir: &Path, store: &StoreRecord) -> Result<()> {
+    disk.write_durably(&dir.join(META_FILE), text(store).as_bytes())
 }
 
 fn text(store: &StoreRecord) -> String {

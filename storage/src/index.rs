@@ -9,6 +9,7 @@
 use crate::block::BlockRecord;
 use crate::bytes::{Reader, put_varint, sortable};
 use crate::deletes::DeleteRecord;
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::keyvalue::{KeyValue, Tree};
@@ -22,7 +23,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use uuid::Uuid;
@@ -32,6 +32,7 @@ const CHECKPOINT_KEY: &[u8] = b"checkpoint";
 
 /// The index database of an open store.
 pub(crate) struct Index {
+    disk: Disk,
     path: PathBuf,
     store: StoreRecord,
     /// `None` after a failure. sled answers every call after a failed write (a full volume) with that
@@ -93,8 +94,8 @@ pub(crate) struct Loaded {
 }
 
 impl Trees {
-    fn open(path: &Path) -> Result<Self> {
-        let database = KeyValue::open(path)?;
+    fn open(disk: &Disk, path: &Path) -> Result<Self> {
+        let database = KeyValue::open(disk, path)?;
         Ok(Self {
             meta: database.tree("meta")?,
             series: database.tree("series")?,
@@ -119,6 +120,7 @@ impl Trees {
 }
 
 /// All that an index is to say.
+#[derive(Default)]
 pub(crate) struct Whole<'a> {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) series: Vec<(u32, Cow<'a, Labels>)>,
@@ -129,8 +131,8 @@ pub(crate) struct Whole<'a> {
 
 impl Index {
     /// Opens the index at `path`; a new one is that of the store `new_store`.
-    pub(crate) fn open(path: &Path, new_store: StoreRecord) -> Result<(Self, StoreRecord)> {
-        let trees = Trees::open(path)?;
+    pub(crate) fn open(disk: &Disk, path: &Path, new_store: StoreRecord) -> Result<(Self, StoreRecord)> {
+        let trees = Trees::open(disk, path)?;
         let store = match trees.store()? {
             Some(store) => store,
             None => {
@@ -147,6 +149,7 @@ impl Index {
             });
         }
         let this = Self {
+            disk: disk.clone(),
             path: path.to_owned(),
             store,
             trees: Mutex::new(Some(trees)),
@@ -178,7 +181,7 @@ impl Index {
         if let Some(trees) = slot.take() {
             trees.close()?;
         }
-        make_anew(&self.path, self.store, whole)?;
+        make_anew(&self.disk, &self.path, self.store, whole)?;
         *slot = Some(self.reopen()?);
         *self.checkpoint.lock() = whole.checkpoint;
         self.doubtful.store(false, Ordering::Release);
@@ -198,7 +201,7 @@ impl Index {
     }
 
     fn reopen(&self) -> Result<Trees> {
-        let trees = Trees::open(&self.path)?;
+        let trees = Trees::open(&self.disk, &self.path)?;
         match trees.store()? {
             Some(store) if store == self.store => Ok(trees),
             _ => Err(self.damaged("it is not the store's any more")),
@@ -357,10 +360,10 @@ impl Index {
 }
 
 /// Makes an index database at `path` that says exactly `whole`, durably. What was there is gone then.
-pub(crate) fn make_anew(path: &Path, store: StoreRecord, whole: &Whole<'_>) -> Result<()> {
+pub(crate) fn make_anew(disk: &Disk, path: &Path, store: StoreRecord, whole: &Whole<'_>) -> Result<()> {
     let (new_path, old_path) = (path.with_extension("new"), path.with_extension("old"));
-    files::remove_dir_all(&new_path)?;
-    let (index, _) = Index::open(&new_path, store)?;
+    disk.remove_dir_all(&new_path)?;
+    let (index, _) = Index::open(disk, &new_path, store)?;
     let mut postings = Postings::default();
     for (id, labels) in &whole.series {
         index.put_series(*id, labels.iter())?;
@@ -378,22 +381,22 @@ pub(crate) fn make_anew(path: &Path, store: StoreRecord, whole: &Whole<'_>) -> R
     index.move_checkpoint(whole.checkpoint)?;
     index.close()?;
     if path.exists() {
-        fs::rename(path, &old_path).map_err(Error::io("rename", path))?;
+        disk.rename(path, &old_path)?;
     }
-    fs::rename(&new_path, path).map_err(Error::io("rename", &new_path))?;
-    files::sync_parent(path)?;
-    files::remove_dir_all(&old_path)
+    disk.rename(&new_path, path)?;
+    disk.sync_parent(path)?;
+    disk.remove_dir_all(&old_path)
 }
 
 /// Brings a renewal that was cut off to an end, or takes it back.
-pub(crate) fn finish_renewal(path: &Path) -> Result<()> {
+pub(crate) fn finish_renewal(disk: &Disk, path: &Path) -> Result<()> {
     let (new_path, old_path) = (path.with_extension("new"), path.with_extension("old"));
     if !path.exists() && old_path.exists() {
-        fs::rename(&old_path, path).map_err(Error::io("rename", &old_path))?;
-        files::sync_parent(path)?;
+        disk.rename(&old_path, path)?;
+        disk.sync_parent(path)?;
     }
-    files::remove_dir_all(&old_path)?;
-    files::remove_dir_all(&new_path)
+    disk.remove_dir_all(&old_path)?;
+    disk.remove_dir_all(&new_path)
 }
 
 fn decode<T: DeserializeOwned>(path: &Path, bytes: &[u8], what: &str) -> Result<T> {

@@ -1,6 +1,6 @@
 //! What the handles of an open store share, and what seals and maintenance work on.
 
-use crate::catalog::{self, Catalog};
+use crate::catalog::{self, Catalog, Part};
 use crate::commit::Command;
 use crate::error::{Error, Result};
 use crate::index::{Index, StoreRecord, Whole};
@@ -85,7 +85,8 @@ impl Inner {
         let mut series = self.state.registry.all();
         series.retain(|series| series.is_durable());
         let deletes: Vec<_> = self.state.deletes().iter().copied().collect();
-        catalog.rewrite(catalog::parts(&series, &deletes))
+        let parts = catalog::parts(&series, &deletes);
+        catalog.rewrite(parts.chain([Part::Checkpoint(self.index.checkpoint())]))
     }
 
     pub(crate) fn log_dir(&self) -> PathBuf {

@@ -7,9 +7,13 @@
 //!   by [`VALUE_BYTES_MAX`], which keeps a page of the fullest leaf below that.
 //! - A damaged database panics: every call is guarded and becomes an error that names the database.
 //! - New files are not synced into their directories: [`KeyValue::open`] does that.
+//!
+//! What sled writes does not go through [`Disk`]: a watcher is told when a database is synced, after sled
+//! has flushed and before the data file is synced. So of its bytes a watcher knows what was there at each
+//! sync, and what is there now, of which any part may reach the disk.
 
+use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::files;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -26,6 +30,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// One sled database.
 pub(crate) struct KeyValue {
+    disk: Disk,
     path: PathBuf,
     database: sled::Db,
     data_file: File,
@@ -40,7 +45,7 @@ pub(crate) struct Tree {
 
 impl KeyValue {
     /// Opens the database at `path`, or makes it, durably.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(disk: &Disk, path: &Path) -> Result<Self> {
         let is_new = !path.exists();
         let config = sled::Config::new()
             .path(path)
@@ -56,14 +61,14 @@ impl KeyValue {
         let database = opened?;
         let data_path = path.join("db");
         let data_file = File::open(&data_path).map_err(Error::io("open", &data_path))?;
-        let this = Self { path: path.to_owned(), database, data_file };
+        let this = Self { disk: disk.clone(), path: path.to_owned(), database, data_file };
         if is_new {
             this.sync()?;
             for part in ["conf", "db", "blobs"] {
-                files::sync_path(&path.join(part))?;
+                disk.sync_path(&path.join(part))?;
             }
-            files::sync_path(path)?;
-            files::sync_parent(path)?;
+            disk.sync_path(path)?;
+            disk.sync_parent(path)?;
         }
         Ok(this)
     }
@@ -95,12 +100,12 @@ impl KeyValue {
     /// Makes everything written before durable: it survives a power cut.
     pub(crate) fn sync(&self) -> Result<()> {
         guard(&self.path, || self.database.flush())?;
-        self.data_file.sync_data().map_err(Error::io("sync", &self.path.join("db")))
+        self.disk.sync_data(&self.data_file, &self.path.join("db"))
     }
 
     /// Closes it, and waits until sled has let go of its files, which it does on threads of its own.
     pub(crate) fn close(self) -> Result<()> {
-        let Self { path, database, data_file } = self;
+        let Self { path, database, data_file, .. } = self;
         drop(database);
         for _ in 0..LOCK_TRIES {
             if data_file.try_lock().is_ok() {
@@ -186,7 +191,7 @@ mod tests {
     fn pairs_survive_reopening_in_key_order() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("kv");
-        let open = || KeyValue::open(&path).expect("opens");
+        let open = || KeyValue::open(&Disk::default(), &path).expect("opens");
         let pairs = |kv: &KeyValue| {
             let mut all = Vec::new();
             let tree = kv.tree("t").expect("a tree");
@@ -214,13 +219,13 @@ mod tests {
     fn a_database_that_is_let_go_late_is_waited_for() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("kv");
-        let held = KeyValue::open(&path).expect("opens");
+        let held = KeyValue::open(&Disk::default(), &path).expect("opens");
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(Duration::from_millis(200));
                 drop(held);
             });
-            KeyValue::open(&path).expect("opens once it is let go");
+            KeyValue::open(&Disk::default(), &path).expect("opens once it is let go");
         });
     }
 
@@ -231,7 +236,7 @@ mod tests {
         std::fs::create_dir_all(&path).expect("made");
         std::fs::write(path.join("conf"), b"not a configuration").expect("written");
         std::fs::write(path.join("db"), b"not a database").expect("written");
-        let error = KeyValue::open(&path).map(drop).expect_err("refused");
+        let error = KeyValue::open(&Disk::default(), &path).map(drop).expect_err("refused");
         assert!(error.to_string().contains("kv"), "{error}");
     }
 }

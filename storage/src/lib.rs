@@ -53,7 +53,7 @@
 //! | `log`, `index`, `catalog`, `block`, `chunk`, `codec` | what is on disk, specified in FORMAT.md |
 //! | `keyvalue` | the only file that names sled |
 //! | `identity` | whose directory it is, beside the index |
-//! | `files`, `bytes` | durable files; small encodings |
+//! | `disk`, `files`, `bytes` | every change on disk, durable; what files there are; small encodings |
 //! | `append`, `labels`, `matcher`, `sample`, `options`, `error` | the words of the interface |
 
 pub mod append;
@@ -66,10 +66,14 @@ mod codec;
 mod commit;
 mod db;
 mod deletes;
+mod disk;
 mod each;
 mod error;
 mod expire;
 mod files;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod identity;
 mod index;
@@ -106,6 +110,7 @@ mod verify;
 pub use append::{NewSample, OutOfOrder, Reject, WriteBatch, WriteReport};
 pub use backup::{BackupReport, restore, restore_stream};
 pub use db::{Db, Stats};
+pub use disk::{Change, Disk, Watcher};
 pub use each::{Pick, Visit};
 pub use error::{Error, Result};
 pub use inspect::{Inspected, InspectedCodec, InspectedLog, InspectedPartition, InspectedRollups, inspect};

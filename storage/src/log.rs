@@ -18,10 +18,12 @@ mod record;
 mod samples;
 
 pub(crate) use open::{LogOpening, OpenedLog};
+#[cfg(feature = "fuzzing")]
+pub(crate) use record::fuzz as fuzz_record;
 pub(crate) use record::{Delete, Group, SeriesDefinition};
 
+use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::keyvalue::{KeyValue, Tree};
 use crate::quarantine;
 use durable::Durable;
@@ -39,6 +41,7 @@ const MARKER_KEY: &[u8] = b"marker";
 
 /// The log of one store, open at its newest generation.
 pub(crate) struct Log {
+    disk: Disk,
     dir: PathBuf,
     writer: Uuid,
     generation: u64,
@@ -52,17 +55,24 @@ pub(crate) struct Log {
 
 impl Log {
     /// Makes a generation that begins at group `first_seq`, durably, and opens it.
-    pub(crate) fn begin(dir: &Path, writer: Uuid, generation: u64, first_seq: u64) -> Result<Self> {
+    pub(crate) fn begin(
+        disk: &Disk,
+        dir: &Path,
+        writer: Uuid,
+        generation: u64,
+        first_seq: u64,
+    ) -> Result<Self> {
         let path = generation_path(dir, generation);
         // Left behind by a process that ended while making it.
-        files::remove_dir_all(&path)?;
-        let store = KeyValue::open(&path)?;
+        disk.remove_dir_all(&path)?;
+        let store = KeyValue::open(disk, &path)?;
         let groups = store.tree(GROUPS_TREE)?;
         store.tree(HEAD_TREE)?.put(MARKER_KEY, &record::encode_marker(writer))?;
         store.sync()?;
-        let durable = Durable::open(&path)?;
-        begun::write(&path, first_seq)?;
+        let durable = Durable::open(disk, &path)?;
+        begun::write(disk, &path, first_seq)?;
         Ok(Self {
+            disk: disk.clone(),
             dir: dir.to_owned(),
             writer,
             generation,
@@ -104,7 +114,7 @@ impl Log {
 
     /// Goes on in a new generation; the older ones stay until [`drop_older`](Self::drop_older).
     pub(crate) fn rotate(&mut self) -> Result<()> {
-        *self = Self::begin(&self.dir, self.writer, self.generation + 1, self.next_seq)?;
+        *self = Self::begin(&self.disk.clone(), &self.dir, self.writer, self.generation + 1, self.next_seq)?;
         Ok(())
     }
 
@@ -144,15 +154,20 @@ pub(crate) fn verify(
 
 /// Removes all generations before `generation`: everything in them is in blocks. Damaged ones are set
 /// aside instead.
-pub(crate) fn drop_older(data_dir: &Path, generation: u64, damaged: &BTreeSet<u64>) -> Result<()> {
+pub(crate) fn drop_older(
+    disk: &Disk,
+    data_dir: &Path,
+    generation: u64,
+    damaged: &BTreeSet<u64>,
+) -> Result<()> {
     let dir = data_dir.join(LOG_DIR);
     for older in generations(&dir)?.into_iter().filter(|g| *g < generation) {
         let path = generation_path(&dir, older);
         if damaged.contains(&older) {
-            let to = quarantine::set_aside(data_dir, &path)?;
+            let to = quarantine::set_aside(disk, data_dir, &path)?;
             tracing::warn!(path = %to.display(), "a damaged log generation was set aside: what it held is sealed");
         } else {
-            files::remove_dir_all(&path)?;
+            disk.remove_dir_all(&path)?;
         }
     }
     Ok(())
@@ -186,8 +201,13 @@ mod tests {
 
     fn replayed(dir: &Path, writer: Uuid, from_seq: u64) -> Result<(Log, Vec<Group>)> {
         let mut groups = Vec::new();
-        let opening =
-            LogOpening { writer, replay_from_seq: from_seq, needed_from_seq: from_seq, strict: true };
+        let opening = LogOpening {
+            disk: Disk::default(),
+            writer,
+            replay_from_seq: from_seq,
+            needed_from_seq: from_seq,
+            strict: true,
+        };
         let opened = opening.open(dir, |_, group| {
             groups.push(group);
             Ok(())
@@ -210,7 +230,7 @@ mod tests {
         assert_eq!(groups, [group(2), group(3)]);
         assert_eq!((log.next_seq(), log.generation()), (4, 3));
         drop(log);
-        drop_older(data.path(), 2, &BTreeSet::new()).expect("dropped");
+        drop_older(&Disk::default(), data.path(), 2, &BTreeSet::new()).expect("dropped");
         let (_, groups) = replayed(&dir, writer, 3).expect("opens");
         assert_eq!(groups, [group(3)]);
     }
@@ -244,7 +264,7 @@ mod tests {
         log.rotate().expect("rotated");
         log.append(&[group(3)]).expect("appended");
         drop(log);
-        drop_older(data.path(), 2, &BTreeSet::new()).expect("dropped");
+        drop_older(&Disk::default(), data.path(), 2, &BTreeSet::new()).expect("dropped");
         let error = replayed(&dir, writer, 2).map(drop).expect_err("refused");
         assert!(error.to_string().contains("groups 2 to 2 were acknowledged"), "{error}");
     }
@@ -266,6 +286,6 @@ mod tests {
         for _ in 0..3 {
             replayed(dir.path(), writer, 1).expect("opens");
         }
-        assert_eq!(generations(dir.path()).expect("read"), [1]);
+        assert_eq!(generations(dir.path()).expect("read"), [3]);
     }
 }

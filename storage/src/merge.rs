@@ -12,13 +12,11 @@
 
 use crate::block::{Block, BlockRecord, BlockWriter, Stage};
 use crate::codec::Effort;
-use crate::error::{Error, Result};
-use crate::files;
+use crate::error::Result;
 use crate::inner::{Inner, MaintenanceState};
 use crate::sample::{Sample, sort_and_deduplicate};
 use crate::seal::take_next;
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
 use std::sync::Arc;
 
 /// How long nothing must have come to a partition whose time is over before it is settled.
@@ -139,7 +137,7 @@ impl Inner {
             Stage::Young => Effort::Quick,
             Stage::Settled => Effort::Thorough,
         };
-        let mut writer = BlockWriter::create(&self.state.dir, record, *stage)?;
+        let mut writer = BlockWriter::create(&self.state.options.disk, &self.state.dir, record, *stage)?;
         for (at, series) in series_of(blocks).into_iter().enumerate() {
             if at % SERIES_BETWEEN_SEALS == 0 {
                 // A merge takes long, and memory must not fill up meanwhile.
@@ -176,12 +174,12 @@ impl Inner {
         self.index.sync()?;
         self.state.set_blocks(all);
         for block in blocks {
-            fs::remove_file(block.path()).map_err(Error::io("remove", block.path()))?;
+            self.state.options.disk.remove_file(block.path())?;
         }
         // Before deletes that only those needed are forgotten: a file that a power cut brings back is taken
         // in again at the next start.
         if let Some(block) = blocks.first() {
-            files::sync_parent(block.path())?;
+            self.state.options.disk.sync_parent(block.path())?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! How the engine is set up.
 
+use crate::disk::Disk;
 use crate::retention::RollupWindows;
 use crate::room::SizeMax;
 use crate::series_limits::SeriesLimits;
@@ -44,6 +45,8 @@ pub struct Options {
     pub queued_samples_max: usize,
     /// How many series there may be. Default as many as come.
     pub series_limits: SeriesLimits,
+    /// The way to the file system, which a test may watch and cut off. Default as it is.
+    pub disk: Disk,
 }
 
 /// What to do when the index or the log is damaged. Damaged blocks and chunks are always left out.
@@ -73,6 +76,7 @@ impl Default for Options {
             on_damage: OnDamage::Refuse,
             queued_samples_max: 4_000_000,
             series_limits: SeriesLimits::default(),
+            disk: Disk::default(),
         }
     }
 }

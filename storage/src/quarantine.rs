@@ -1,8 +1,8 @@
 //! What is damaged is set aside, never removed: below `quarantine/` it can be looked at, mended or
 //! thrown away by its owner.
 
-use crate::error::{Error, Result};
-use crate::files;
+use crate::disk::Disk;
+use crate::error::Result;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,16 +10,16 @@ use std::path::{Path, PathBuf};
 pub(crate) const QUARANTINE_DIR: &str = "quarantine";
 
 /// Moves a file or directory out of the way, durably. Answers where it is now.
-pub(crate) fn set_aside(data_dir: &Path, path: &Path) -> Result<PathBuf> {
+pub(crate) fn set_aside(disk: &Disk, data_dir: &Path, path: &Path) -> Result<PathBuf> {
     let dir = data_dir.join(QUARANTINE_DIR);
-    files::create_dir_all(&dir)?;
+    disk.create_dir_all(&dir)?;
     let name = path.strip_prefix(data_dir).unwrap_or(path).to_string_lossy().replace('/', "-");
     let free = |number: &u64| !dir.join(format!("{number}-{name}")).exists();
     let number = (1u64..).find(free).unwrap_or_default();
     let to = dir.join(format!("{number}-{name}"));
-    fs::rename(path, &to).map_err(Error::io("set aside", path))?;
-    files::sync_path(&dir)?;
-    files::sync_parent(path)?;
+    disk.rename(path, &to)?;
+    disk.sync_path(&dir)?;
+    disk.sync_parent(path)?;
     Ok(to)
 }
 
@@ -38,7 +38,7 @@ mod tests {
         for content in ["a", "b"] {
             fs::create_dir_all(dir.path().join("log/1")).expect("made");
             fs::write(dir.path().join("log/1/db"), content).expect("written");
-            let to = set_aside(dir.path(), &dir.path().join("log/1")).expect("set aside");
+            let to = set_aside(&Disk::default(), dir.path(), &dir.path().join("log/1")).expect("set aside");
             assert_eq!(fs::read_to_string(to.join("db")).expect("read"), content);
         }
         assert_eq!(count(dir.path()), 2);

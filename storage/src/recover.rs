@@ -1,12 +1,12 @@
 //! Recovery: what the index and the log know, brought into memory when a store is opened.
 
 use crate::block::{BLOCKS_DIR, Block, BlockRecord};
-use crate::catalog::{self, CATALOG_DIR, Catalog};
+use crate::catalog::{self, CATALOG_DIR, Catalog, Part};
 use crate::deletes::{DeleteRecord, Deletes};
 use crate::error::{Error, Result};
 use crate::files::files_below;
 use crate::identity;
-use crate::index::{Index, Loaded, StoreRecord, finish_renewal};
+use crate::index::{Checkpoint, Index, Loaded, StoreRecord, finish_renewal};
 use crate::labels::Labels;
 use crate::log::{Group, LOG_DIR, Log, LogOpening};
 use crate::options::Options;
@@ -14,7 +14,6 @@ use crate::quarantine;
 use crate::rollup;
 use crate::state::State;
 use std::collections::HashSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,12 +40,10 @@ pub(crate) struct Recovered {
 /// blocks, which are left out.
 pub(crate) fn recover(dir: &Path, options: &Options, new_store: StoreRecord) -> Result<Recovered> {
     let index_path = dir.join(INDEX_DIR);
-    finish_renewal(&index_path)?;
-    if !index_path.exists() && dir.join(CATALOG_DIR).exists() {
-        return Err(Error::damaged(&index_path, "it is missing"));
-    }
-    let (index, store) = Index::open(&index_path, new_store)?;
-    identity::check(dir, &store)?;
+    finish_renewal(&options.disk, &index_path)?;
+    let new_store = if index_path.exists() { new_store } else { begin(dir, options, new_store)? };
+    let (index, store) = Index::open(&options.disk, &index_path, new_store)?;
+    identity::check(&options.disk, dir, &store)?;
     let mut loaded = index.load()?;
     let state = Arc::new(State::new(dir, options.clone(), store.partition_ms));
     let checkpoint = loaded.checkpoint;
@@ -60,6 +57,7 @@ pub(crate) fn recover(dir: &Path, options: &Options, new_store: StoreRecord) -> 
         return Err(Error::damaged(&index_path, what));
     }
     let opening = LogOpening {
+        disk: options.disk.clone(),
         writer: store.uuid,
         replay_from_seq: checkpoint.next_seq,
         needed_from_seq: checkpoint.next_seq,
@@ -74,19 +72,39 @@ pub(crate) fn recover(dir: &Path, options: &Options, new_store: StoreRecord) -> 
     state.counters.log_bytes.store(log.replayed_bytes, Ordering::Relaxed);
     // Only now is it certain that the index is not older than the log.
     let next_block = sort_orphans(&state, &known, checkpoint.next_seq)?.max(checkpoint.next_block);
-    rollup::build::remove_unnamed(dir, &known_rollups);
-    let catalog = open_catalog(&state, store)?;
+    rollup::build::remove_unnamed(&options.disk, dir, &known_rollups);
+    let catalog = open_catalog(&state, store, checkpoint)?;
     let seal_soon = log.older_generations > GENERATIONS_MAX;
     Ok(Recovered { state, index, store, catalog, log: log.log, next_block, seal_soon })
 }
 
+/// Begins a store in a directory that has none, with whose it is: cut off at any point, the next start can
+/// tell.
+fn begin(dir: &Path, options: &Options, new_store: StoreRecord) -> Result<StoreRecord> {
+    let parts = [CATALOG_DIR, LOG_DIR, BLOCKS_DIR, rollup::ROLLUPS_DIR];
+    if parts.iter().any(|part| dir.join(part).exists()) {
+        return Err(Error::damaged(&dir.join(INDEX_DIR), "it is missing"));
+    }
+    let store = identity::read(dir).unwrap_or(new_store);
+    identity::rewrite(&options.disk, dir, &store)?;
+    Ok(store)
+}
+
+/// Whether no store was ever open in this directory: the catalogue is made at the end of the first opening.
+pub(crate) fn was_never_open(dir: &Path) -> bool {
+    let parts = [CATALOG_DIR, BLOCKS_DIR, rollup::ROLLUPS_DIR];
+    !parts.iter().any(|part| dir.join(part).exists())
+}
+
 /// Opens the catalogue, and writes it where there is none yet.
-fn open_catalog(state: &State, store: StoreRecord) -> Result<Catalog> {
-    let mut catalog = Catalog::open(&state.dir.join(CATALOG_DIR), store)?;
+fn open_catalog(state: &State, store: StoreRecord, checkpoint: Checkpoint) -> Result<Catalog> {
+    let mut catalog = Catalog::open(&state.options.disk, &state.dir.join(CATALOG_DIR), store)?;
     if catalog.is_empty() {
         // Those that only the log has so far, the next seal adds.
         let deletes: Vec<_> = state.deletes().iter().copied().collect();
-        catalog.rewrite(catalog::parts(&state.registry.all(), &deletes))?;
+        let series = state.registry.all();
+        let parts = catalog::parts(&series, &deletes);
+        catalog.rewrite(parts.chain([Part::Checkpoint(checkpoint)]))?;
     }
     Ok(catalog)
 }
@@ -158,12 +176,12 @@ pub(crate) fn sort_orphans(state: &State, known: &HashSet<PathBuf>, next_seq: u6
         let record = match record {
             Some(record) if !is_in_log => record,
             None if extension == "block" => {
-                let to = quarantine::set_aside(&state.dir, &path)?;
+                let to = quarantine::set_aside(&state.options.disk, &state.dir, &path)?;
                 tracing::warn!(to = %to.display(), "set aside a file that is no block");
                 continue;
             }
             _ => {
-                match fs::remove_file(&path) {
+                match state.options.disk.remove_file(&path) {
                     Ok(()) => tracing::info!(path = %path.display(), "removed what an interrupted seal left"),
                     Err(error) => {
                         tracing::warn!(path = %path.display(), %error, "could not remove a left-over")
@@ -179,7 +197,7 @@ pub(crate) fn sort_orphans(state: &State, known: &HashSet<PathBuf>, next_seq: u6
                 blocks.push(Arc::new(block));
             }
             Err(error) if error.is_loss() => {
-                let to = quarantine::set_aside(&state.dir, &path)?;
+                let to = quarantine::set_aside(&state.options.disk, &state.dir, &path)?;
                 tracing::warn!(%error, to = %to.display(), "set aside a broken block that the index does not name");
             }
             Err(error) => return Err(error),
@@ -246,7 +264,6 @@ pub(crate) fn replay(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::Checkpoint;
     use crate::log::SeriesDefinition;
     use crate::matcher::Matcher;
     use crate::postings::Postings;

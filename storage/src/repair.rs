@@ -7,7 +7,8 @@
 //! start does it again.
 
 use crate::block::{BLOCKS_DIR, BlockRecord};
-use crate::catalog::{self, CATALOG_DIR, Catalog};
+use crate::catalog::{self, CATALOG_DIR, Catalog, Part};
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::files::files_below;
 use crate::identity;
@@ -30,8 +31,9 @@ pub(crate) fn repair(dir: &Path, options: &Options, found: Error) -> Result<Reco
     let mut contents = catalog::read(&dir.join(CATALOG_DIR))?;
     let mut reasons: Vec<String> = std::iter::once(found.to_string()).collect();
     reasons.extend(contents.damaged.iter().map(ToString::to_string));
-    let by_index = read_index(dir);
-    let Some(store) = contents.store.or(by_index.as_ref().map(|(store, _)| *store)) else {
+    let by_index = read_index(&options.disk, dir);
+    let known = contents.store.or_else(|| identity::read(dir));
+    let Some(store) = known.or(by_index.as_ref().map(|(store, _)| *store)) else {
         // Nothing says whose directory it is: then nothing in it may be touched.
         return Err(found);
     };
@@ -49,9 +51,10 @@ pub(crate) fn repair(dir: &Path, options: &Options, found: Error) -> Result<Reco
     let deletes: Vec<_> = contents.deletes.into_values().collect();
 
     // All that is known is written down in one place before the index goes.
-    let mut catalog = Catalog::open(&dir.join(CATALOG_DIR), store)?;
-    let parts: Vec<_> =
+    let mut catalog = Catalog::open(&options.disk, &dir.join(CATALOG_DIR), store)?;
+    let mut parts: Vec<_> =
         catalog::parts_of(contents.series.iter().map(|(id, labels)| (*id, labels)), &deletes).collect();
+    parts.extend(contents.checkpoint.map(Part::Checkpoint));
     if contents.damaged.is_empty() {
         catalog.rewrite(parts)?;
     } else {
@@ -61,7 +64,11 @@ pub(crate) fn repair(dir: &Path, options: &Options, found: Error) -> Result<Reco
     let blocks = blocks_below(dir);
     let sealed_to = blocks.iter().map(|record| record.sealed_seq).max().unwrap_or_default();
     let checkpoint = Checkpoint {
-        next_seq: needed_from_seq.unwrap_or(sealed_to + 1),
+        // Blocks may have expired since, so what was noted counts as well.
+        next_seq: needed_from_seq.unwrap_or_else(|| {
+            let noted = contents.checkpoint.map_or(0, |checkpoint| checkpoint.next_seq);
+            noted.max(sealed_to + 1)
+        }),
         next_series: contents.series.last_key_value().map_or(1, |(id, _)| id.saturating_add(1)),
         next_block: blocks
             .iter()
@@ -72,11 +79,12 @@ pub(crate) fn repair(dir: &Path, options: &Options, found: Error) -> Result<Reco
     };
     let index_path = dir.join(INDEX_DIR);
     if index_path.exists() && !is_log_only {
-        let to = quarantine::set_aside(dir, &index_path)?;
+        let to = quarantine::set_aside(&options.disk, dir, &index_path)?;
         tracing::warn!(to = %to.display(), "set the index aside: it is made anew");
     }
     let series = contents.series.iter().map(|(id, labels)| (*id, Cow::Borrowed(labels))).collect();
     make_anew(
+        &options.disk,
         &index_path,
         store,
         &Whole {
@@ -87,8 +95,8 @@ pub(crate) fn repair(dir: &Path, options: &Options, found: Error) -> Result<Reco
             rollups: rollups.clone(),
         },
     )?;
-    identity::rewrite(dir, &store)?;
-    let (index, _) = Index::open(&index_path, store)?;
+    identity::rewrite(&options.disk, dir, &store)?;
+    let (index, _) = Index::open(&options.disk, &index_path, store)?;
 
     let state = Arc::new(State::new(dir, options.clone(), store.partition_ms));
     let mut postings = Postings::default();
@@ -98,8 +106,9 @@ pub(crate) fn repair(dir: &Path, options: &Options, found: Error) -> Result<Reco
     let loaded = Loaded { checkpoint, series, postings, blocks, deletes, rollups: Vec::new() };
     let known = restore(&state, loaded)?;
     rollup::build::restore(&state, rollups)?;
-    note_nameless(&state, &mut reasons)?;
     let (log, oldest_seq) = salvage_log(&state, store, checkpoint.next_seq, &mut reasons)?;
+    // Series of a seal that was cut off may be defined in the log only.
+    note_nameless(&state, &mut reasons)?;
     // A seal may have been cut off between two blocks: the log says how far it goes back, and what is in
     // blocks as well is read as one.
     let next_seq = needed_from_seq.or(oldest_seq).unwrap_or_else(|| log.next_seq());
@@ -113,14 +122,14 @@ pub(crate) fn repair(dir: &Path, options: &Options, found: Error) -> Result<Reco
 }
 
 /// What the index says, if it can be read as a whole.
-fn read_index(dir: &Path) -> Option<(StoreRecord, Loaded)> {
+fn read_index(disk: &Disk, dir: &Path) -> Option<(StoreRecord, Loaded)> {
     let path = dir.join(INDEX_DIR);
     // Opening makes what is not there.
     if !path.exists() {
         return None;
     }
     let nobody = StoreRecord { format: crate::FORMAT_VERSION, uuid: uuid::Uuid::nil(), partition_ms: 1 };
-    let (index, store) = Index::open(&path, nobody).ok()?;
+    let (index, store) = Index::open(disk, &path, nobody).ok()?;
     let loaded = index.load().ok();
     index.close().ok()?;
     Some((store, loaded?)).filter(|(store, _)| *store != nobody)
@@ -155,7 +164,13 @@ fn salvage_log(
 ) -> Result<(log::Log, Option<u64>)> {
     let mut nameless_samples = 0;
     let log_dir = state.dir.join(LOG_DIR);
-    let opening = LogOpening { writer: store.uuid, replay_from_seq: 0, needed_from_seq, strict: false };
+    let opening = LogOpening {
+        disk: state.options.disk.clone(),
+        writer: store.uuid,
+        replay_from_seq: 0,
+        needed_from_seq,
+        strict: false,
+    };
     let opened = opening.open(&log_dir, |seq, group| {
         replay(state, seq, group, &mut |_| {
             nameless_samples += 1;

@@ -35,6 +35,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+/// Reads rollups of these bytes: of a series, and, in the directory `dir`, a whole file.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8], dir: &Path) {
+    let whole = [bytes, &crc32c::crc32c(bytes).to_le_bytes()].concat();
+    for window_ms in [1, 300_000] {
+        let _ = chunk::decode(&whole, window_ms);
+        for column in [chunk::Column::Min, chunk::Column::Max, chunk::Column::Sum, chunk::Column::Last] {
+            let _ = chunk::decode_figures(&whole, window_ms, column, false);
+            let _ = chunk::decode_figures(&whole, window_ms, column, true);
+        }
+    }
+    let record = FileRecord { id: 3, class: "default".to_owned(), window_ms: 10 };
+    let path = record.path(dir, 0);
+    let _ = crate::disk::Disk::default().create_dir_all(&unit_dir(dir, 0));
+    if std::fs::write(&path, bytes).is_ok()
+        && let Ok(file) = RollupFile::open(dir, 0, record)
+    {
+        file.series().unwrap_or_default().into_iter().for_each(|series| drop(file.read(series)));
+    }
+}
+
 /// The directory of all rollups below the data directory.
 pub(crate) const ROLLUPS_DIR: &str = "rollups";
 

@@ -8,6 +8,7 @@
 use crate::block::{Block, BlockRecord, BlockWriter, Stage};
 use crate::codec::Effort;
 use crate::commit::{Command, Rotated};
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::head::Head;
 use crate::index::Checkpoint;
@@ -15,7 +16,6 @@ use crate::inner::Inner;
 use crate::log;
 use crate::series::Series;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -33,7 +33,7 @@ impl Inner {
         let mut written = Vec::new();
         let sealed = self
             .write_blocks(&series, first_seq, next_block, &mut written)
-            .inspect_err(|_| remove_blocks(&written))
+            .inspect_err(|_| remove_blocks(&self.state.options.disk, &written))
             .and_then(|()| self.name_blocks(&written));
         match sealed {
             Ok(blocks) => {
@@ -48,13 +48,15 @@ impl Inner {
                 return Err(error);
             }
         }
-        self.index.move_checkpoint(Checkpoint {
+        let checkpoint = Checkpoint {
             next_seq: first_seq,
             next_series: self.state.registry.next_id(),
             next_block: *next_block,
-        })?;
+        };
+        self.index.move_checkpoint(checkpoint)?;
+        self.catalog.lock().note_checkpoint(checkpoint)?;
         let damaged = self.state.damage.generations.lock().clone();
-        log::drop_older(&self.state.dir, generation, &damaged)?;
+        log::drop_older(&self.state.options.disk, &self.state.dir, generation, &damaged)?;
         self.state.counters.log_bytes.fetch_sub(older_bytes, Ordering::Relaxed);
         Ok(())
     }
@@ -114,7 +116,8 @@ impl Inner {
     /// Writes one block of what lies in its partition, series in rising order, durably, and opens it.
     fn write_block(&self, record: BlockRecord, frozen: &[(u32, Frozen)]) -> Result<Block> {
         let partition_start_ms = record.partition_start_ms;
-        let mut writer = BlockWriter::create(&self.state.dir, record, Stage::Young)?;
+        let mut writer =
+            BlockWriter::create(&self.state.options.disk, &self.state.dir, record, Stage::Young)?;
         let end_ms = partition_start_ms.saturating_add(self.state.partition_ms - 1);
         let mut samples = Vec::new();
         for (series, frozen) in frozen {
@@ -162,9 +165,9 @@ impl Inner {
 }
 
 /// Removes blocks that nothing names yet. What can't be removed, the next start removes.
-fn remove_blocks(written: &[Arc<Block>]) {
+fn remove_blocks(disk: &Disk, written: &[Arc<Block>]) {
     for block in written {
-        if let Err(error) = fs::remove_file(block.path()) {
+        if let Err(error) = disk.remove_file(block.path()) {
             tracing::warn!(path = %block.path().display(), %error, "could not remove an unfinished seal's block");
         }
     }

@@ -4,8 +4,8 @@ use super::manifest::{MANIFEST_FILE, Manifest, Sum};
 use super::{BackupReport, COPY_BYTES, MADE_PARTS, PARTS};
 use crate::block::BLOCKS_DIR;
 use crate::catalog::{self, CATALOG_DIR, Catalog};
+use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::identity;
 use crate::index::{StoreRecord, Whole, make_anew};
 use crate::labels::Labels;
@@ -172,24 +172,24 @@ struct Building {
 
 impl Building {
     fn begin(data_dir: &Path) -> Result<Self> {
-        files::create_dir_all(data_dir)?;
+        Disk::default().create_dir_all(data_dir)?;
         let lock = crate::db::lock(data_dir)?;
         refuse_unless_empty(data_dir)?;
         let dir = data_dir.join(RESTORING_DIR);
-        files::remove_dir_all(&dir)?;
-        files::create_dir_all(&dir)?;
+        Disk::default().remove_dir_all(&dir)?;
+        Disk::default().create_dir_all(&dir)?;
         Ok(Self { data_dir: data_dir.to_owned(), dir, _lock: lock })
     }
 
     /// Writes a file below the building, durably.
     fn receive(&self, path: &Path, mut input: impl Read) -> Result<Sum> {
         let to = self.dir.join(path);
-        to.parent().map_or(Ok(()), files::create_dir_all)?;
+        to.parent().map_or(Ok(()), |dir| Disk::default().create_dir_all(dir))?;
         let mut output = File::create(&to).map_err(Error::io("create", &to))?;
         let copied = read_through(&mut input, |bytes| output.write_all(bytes));
         let sum = copied.map_err(Error::io("copy into", &to))?;
         output.sync_all().map_err(Error::io("sync", &to))?;
-        files::sync_parent(&to)?;
+        Disk::default().sync_parent(&to)?;
         Ok(sum)
     }
 
@@ -214,8 +214,10 @@ impl Building {
         }
         report.series = series.len();
         let named = || series.iter().map(|(id, labels)| (*id, labels));
-        let mut catalog = Catalog::open(&self.dir.join(CATALOG_DIR), store)?;
-        catalog.rewrite(catalog::parts_of(named(), &manifest.deletes))?;
+        let mut catalog = Catalog::open(&Disk::default(), &self.dir.join(CATALOG_DIR), store)?;
+        let parts = catalog::parts_of(named(), &manifest.deletes);
+        let parts = parts.chain([catalog::Part::Checkpoint(manifest.checkpoint)]);
+        catalog.rewrite(parts)?;
         let whole = Whole {
             checkpoint: manifest.checkpoint,
             series: named().map(|(id, labels)| (id, Cow::Borrowed(labels))).collect(),
@@ -223,9 +225,10 @@ impl Building {
             deletes: manifest.deletes,
             rollups: manifest.units.into_iter().map(|unit| unit.record).collect(),
         };
-        make_anew(&self.dir.join(INDEX_DIR), store, &whole)?;
-        Log::begin(&self.dir.join(LOG_DIR), new_uuid, 1, manifest.checkpoint.next_seq)?.close()?;
-        identity::rewrite(&self.dir, &store)?;
+        make_anew(&Disk::default(), &self.dir.join(INDEX_DIR), store, &whole)?;
+        Log::begin(&Disk::default(), &self.dir.join(LOG_DIR), new_uuid, 1, manifest.checkpoint.next_seq)?
+            .close()?;
+        identity::rewrite(&Disk::default(), &self.dir, &store)?;
         self.move_up()?;
         Ok(report)
     }
@@ -238,13 +241,13 @@ impl Building {
                 fs::rename(&from, &to).map_err(Error::io("move", &from))?;
             }
         }
-        files::sync_path(&self.data_dir)?;
-        files::remove_dir_all(&self.dir)
+        Disk::default().sync_path(&self.data_dir)?;
+        Disk::default().remove_dir_all(&self.dir)
     }
 
     /// Removes what has come.
     fn give_up(self) {
-        if let Err(error) = files::remove_dir_all(&self.dir) {
+        if let Err(error) = Disk::default().remove_dir_all(&self.dir) {
             tracing::warn!(%error, "could not remove what was restored in part; the next restore does");
         }
     }
@@ -260,7 +263,7 @@ pub(crate) fn refuse_unfinished(data_dir: &Path) -> Result<()> {
 fn refuse_unless_empty(data_dir: &Path) -> Result<()> {
     let mut parts = PARTS.into_iter().chain(MADE_PARTS);
     if data_dir.join(RESTORING_DIR).exists() {
-        return parts.try_for_each(|part| files::remove_dir_all(&data_dir.join(part)));
+        return parts.try_for_each(|part| Disk::default().remove_dir_all(&data_dir.join(part)));
     }
     let taken = parts.chain(["meta"]).find(|part| data_dir.join(part).exists());
     match taken {

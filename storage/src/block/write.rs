@@ -4,12 +4,12 @@ use super::entries::{Column, IndexWriter, TimesColumn};
 use super::{BlockRecord, FOOTER_MAGIC, HEADER_BYTES, HEADER_MAGIC, Stage};
 use crate::chunk::{self, CHUNK_SAMPLES_MAX};
 use crate::codec::Effort;
+use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::sample::Sample;
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
-use std::fs::{self, File};
+use std::fs::File;
 use std::hash::BuildHasher;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ const TIMES_REMEMBERED_MAX: usize = 1 << 20;
 
 /// Writes a block under a temporary name; [`finish`](Self::finish) makes it durable under its own.
 pub(crate) struct BlockWriter {
+    disk: Disk,
     record: BlockRecord,
     path: PathBuf,
     temporary_path: PathBuf,
@@ -56,8 +57,8 @@ impl Remembered {
 }
 
 impl BlockWriter {
-    pub(crate) fn create(data_dir: &Path, record: BlockRecord, stage: Stage) -> Result<Self> {
-        files::create_dir_all(&record.partition_dir(data_dir))?;
+    pub(crate) fn create(disk: &Disk, data_dir: &Path, record: BlockRecord, stage: Stage) -> Result<Self> {
+        disk.create_dir_all(&record.partition_dir(data_dir))?;
         let path = record.path(data_dir);
         if path.exists() {
             return Err(Error::damaged(
@@ -66,7 +67,7 @@ impl BlockWriter {
             ));
         }
         let temporary_path = path.with_extension("tmp");
-        let file = File::create(&temporary_path).map_err(Error::io("create", &temporary_path))?;
+        let file = disk.create(&temporary_path)?;
         let mut header = Vec::with_capacity(HEADER_BYTES);
         header.extend_from_slice(&HEADER_MAGIC);
         header.extend_from_slice(&crate::FORMAT_VERSION.to_le_bytes());
@@ -75,6 +76,7 @@ impl BlockWriter {
         header.push(stage as u8);
         header.extend_from_slice(&crc32c::crc32c(&header).to_le_bytes());
         let mut this = Self {
+            disk: disk.clone(),
             index: IndexWriter::new(record.partition_start_ms),
             record,
             path,
@@ -137,11 +139,10 @@ impl BlockWriter {
         footer.extend_from_slice(&crc32c::crc32c(&footer).to_le_bytes());
         self.put(&index)?;
         self.put(&footer)?;
-        let path = self.temporary_path.clone();
-        let synced = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
-        synced.map_err(Error::io("sync", &path))?;
-        fs::rename(&self.temporary_path, &self.path).map_err(Error::io("rename", &self.temporary_path))?;
-        files::sync_parent(&self.path)?;
+        self.file.flush().map_err(Error::io("write", &self.temporary_path))?;
+        self.disk.sync(self.file.get_ref(), &self.temporary_path)?;
+        self.disk.rename(&self.temporary_path, &self.path)?;
+        self.disk.sync_parent(&self.path)?;
         Ok(self.record.clone())
     }
 
@@ -159,6 +160,8 @@ fn length(column: &[u8]) -> u32 {
 impl Drop for BlockWriter {
     fn drop(&mut self) {
         // After `finish` there is no such file; else the next start removes what could not be removed.
-        let _ = fs::remove_file(&self.temporary_path);
+        if self.temporary_path.exists() {
+            let _ = self.disk.remove_file(&self.temporary_path);
+        }
     }
 }

@@ -3,8 +3,8 @@
 //! sled takes a database whose bytes are lost for an empty one; with this file it is seen that it was
 //! not, and where it began.
 
+use crate::disk::Disk;
 use crate::error::Result;
-use crate::files;
 use std::fs;
 use std::path::Path;
 
@@ -16,11 +16,11 @@ pub(super) fn exists(dir: &Path) -> bool {
 }
 
 /// Says that it is, durably.
-pub(super) fn write(dir: &Path, first_seq: u64) -> Result<()> {
+pub(super) fn write(disk: &Disk, dir: &Path, first_seq: u64) -> Result<()> {
     let number = first_seq.to_le_bytes();
     let mut bytes = number.to_vec();
     bytes.extend_from_slice(&crc32c::crc32c(&number).to_le_bytes());
-    files::write_durably(&dir.join(BEGUN_FILE), &bytes)
+    disk.write_durably(&dir.join(BEGUN_FILE), &bytes)
 }
 
 /// The number of its first group; `None` where the file is missing or damaged.
@@ -38,7 +38,7 @@ mod tests {
     fn every_flip_and_truncation_is_detected() {
         let dir = tempfile::tempdir().expect("a directory");
         assert_eq!((exists(dir.path()), read(dir.path())), (false, None));
-        write(dir.path(), 7).expect("written");
+        write(&Disk::default(), dir.path(), 7).expect("written");
         assert_eq!((exists(dir.path()), read(dir.path())), (true, Some(7)));
         let whole = fs::read(dir.path().join(BEGUN_FILE)).expect("read");
         for at in 0..whole.len() {

@@ -4,6 +4,7 @@
 //! acknowledgement. It is not synced itself, so after a power cut it may say less than was
 //! acknowledged, which makes for fewer findings and never for a false one.
 
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -15,16 +16,18 @@ const BYTES: usize = 12;
 
 /// The file, open.
 pub(super) struct Durable {
+    disk: Disk,
     path: PathBuf,
     file: File,
 }
 
 impl Durable {
     /// Opens the file of the generation in `dir`, or makes it.
-    pub(super) fn open(dir: &Path) -> Result<Self> {
+    pub(super) fn open(disk: &Disk, dir: &Path) -> Result<Self> {
         let path = dir.join(DURABLE_FILE);
+        disk.writes(&path)?;
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        Ok(Self { file: file.map_err(Error::io("open", &path))?, path })
+        Ok(Self { disk: disk.clone(), file: file.map_err(Error::io("open", &path))?, path })
     }
 
     #[cfg(test)]
@@ -38,6 +41,7 @@ impl Durable {
         let mut bytes = [0; BYTES];
         bytes[..8].copy_from_slice(&number);
         bytes[8..].copy_from_slice(&crc32c::crc32c(&number).to_le_bytes());
+        self.disk.writes(&self.path)?;
         self.file.write_all_at(&bytes, 0).map_err(Error::io("write", &self.path))
     }
 }
@@ -64,12 +68,12 @@ mod tests {
     #[test]
     fn only_what_was_said_whole_counts() {
         let dir = tempfile::tempdir().expect("a directory");
-        let durable = Durable::open(dir.path()).expect("opens");
+        let durable = Durable::open(&Disk::default(), dir.path()).expect("opens");
         assert_eq!(durable.read(), None);
         durable.note(7).expect("noted");
         durable.note(9).expect("noted");
         let path = dir.path().join(DURABLE_FILE);
-        let durable = Durable::open(dir.path()).expect("opens");
+        let durable = Durable::open(&Disk::default(), dir.path()).expect("opens");
         assert_eq!(durable.read(), Some(9));
         let whole = std::fs::read(&path).expect("read");
         for at in 0..whole.len() {

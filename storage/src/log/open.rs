@@ -2,8 +2,8 @@
 
 use super::generation::Generation;
 use super::{Group, Log, generation_path, generations};
+use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::files;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
@@ -11,6 +11,8 @@ use uuid::Uuid;
 
 /// How a log is opened.
 pub(crate) struct LogOpening {
+    /// The way to the file system.
+    pub(crate) disk: Disk,
     /// The store whose log it is.
     pub(crate) writer: Uuid,
     /// Groups before this are not replayed.
@@ -54,7 +56,7 @@ impl LogOpening {
         dir: &Path,
         mut replay: impl FnMut(u64, Group) -> Result<()>,
     ) -> Result<OpenedLog> {
-        files::create_dir_all(dir)?;
+        self.disk.create_dir_all(dir)?;
         let numbers = generations(dir)?;
         let mut found = Vec::with_capacity(numbers.len());
         for number in &numbers {
@@ -75,17 +77,19 @@ impl LogOpening {
             let later_seq = found.iter().skip(at + 1).find_map(|later| later.first_seq);
             self.replay_generation(generation, later_seq, &mut progress, &mut replay)?;
         }
-        // A generation that was being made, or got no group, makes place for the new one.
-        let last_used = found.iter().rfind(|generation| !generation.is_empty()).map(|g| g.number);
-        let number = last_used.map_or_else(|| numbers.first().copied().unwrap_or(1), |last| last + 1);
-        for unused in numbers.iter().filter(|unused| **unused > number) {
-            files::remove_dir_all(&generation_path(dir, *unused))?;
-        }
         let next_seq = progress.next_seq.max(self.needed_from_seq).max(1);
+        let number = numbers.last().map_or(1, |last| last + 1);
+        let log = Log::begin(&self.disk, dir, self.writer, number, next_seq)?;
+        // Generations that were being made, or got no group, go once the new one is there: cut off at any
+        // point, there is a log.
+        let used: BTreeSet<u64> = found.iter().filter(|one| !one.is_empty()).map(|one| one.number).collect();
+        for unused in numbers.iter().filter(|number| !used.contains(number)) {
+            self.disk.remove_dir_all(&generation_path(dir, *unused))?;
+        }
         Ok(OpenedLog {
             oldest_seq: found.iter().find_map(|generation| generation.first_seq),
             older_generations: found.iter().filter(|generation| !generation.is_empty()).count(),
-            log: Log::begin(dir, self.writer, number, next_seq)?,
+            log,
             replayed_bytes: progress.replayed_bytes,
             damaged: progress.damaged,
             lost: progress.lost,
@@ -166,7 +170,7 @@ mod tests {
 
     /// 30 groups in generations 1, 2 and 3, ten in each.
     fn write(dir: &Path) {
-        let mut log = Log::begin(dir, WRITER, 1, 1).expect("begun");
+        let mut log = Log::begin(&Disk::default(), dir, WRITER, 1, 1).expect("begun");
         for seq in 1..=30 {
             log.append(&[group(seq)]).expect("appended");
             if seq == 10 || seq == 20 {
@@ -177,8 +181,13 @@ mod tests {
 
     fn open(dir: &Path, from_seq: u64, strict: bool) -> Result<(OpenedLog, Vec<u64>)> {
         let mut found = Vec::new();
-        let opening =
-            LogOpening { writer: WRITER, replay_from_seq: from_seq, needed_from_seq: from_seq, strict };
+        let opening = LogOpening {
+            disk: Disk::default(),
+            writer: WRITER,
+            replay_from_seq: from_seq,
+            needed_from_seq: from_seq,
+            strict,
+        };
         let opened = opening.open(dir, |seq, of_seq| {
             assert_eq!(of_seq, group(seq), "never a wrong group");
             found.push(seq);
@@ -243,7 +252,7 @@ mod tests {
     fn a_gap_behind_what_was_acknowledged_is_the_rest_of_a_write_that_nobody_was_told_of() {
         let dir = tempfile::tempdir().expect("a directory");
         write(dir.path());
-        super::super::durable::Durable::open(&generation_path(dir.path(), 3))
+        super::super::durable::Durable::open(&Disk::default(), &generation_path(dir.path(), 3))
             .and_then(|durable| durable.note(25))
             .expect("noted");
         hit(dir.path(), 3, 27, 40);

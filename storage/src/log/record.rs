@@ -150,6 +150,15 @@ pub(crate) fn decode_group(writer: Uuid, seq: u64, bytes: &[u8]) -> Result<Group
     Ok(Group { samples, series: record.series, deletes: record.deletes })
 }
 
+/// Decodes bytes as they are, and as the body of a record whose checksum fits.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let writer = Uuid::from_u128(1);
+    let _ = (record_at(writer, bytes), decode_group(writer, 1, bytes));
+    let whole = with_head(writer, 1, bytes);
+    let _ = (record_at(writer, &whole), decode_group(writer, 1, &whole));
+}
+
 /// What stands before the body of a record.
 struct Head {
     writer: Uuid,

@@ -7,8 +7,9 @@ use super::file::RollupWriter;
 use super::window::Rolled;
 use super::{FileRecord, ROLLUPS_DIR, RollupFile, Unit, UnitRecord, unit_dir};
 use crate::block::Block;
+use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::files::{self, files_below};
+use crate::files::files_below;
 use crate::inner::{Inner, MaintenanceState};
 use crate::retention::Retention;
 use crate::sample::{Sample, sort_and_deduplicate};
@@ -16,7 +17,6 @@ use crate::seal::take_next;
 use crate::series::Series;
 use crate::state::State;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -74,9 +74,9 @@ pub(crate) fn units_below(dir: &Path) -> Vec<UnitRecord> {
 }
 
 /// Removes files that the index does not name: rolling up was cut off.
-pub(crate) fn remove_unnamed(dir: &Path, known: &HashSet<PathBuf>) {
+pub(crate) fn remove_unnamed(disk: &Disk, dir: &Path, known: &HashSet<PathBuf>) {
     for path in files_below(&dir.join(ROLLUPS_DIR)).into_iter().filter(|path| !known.contains(path)) {
-        match fs::remove_file(&path) {
+        match disk.remove_file(&path) {
             Ok(()) => tracing::info!(path = %path.display(), "removed what an interrupted rollup left"),
             Err(error) => tracing::warn!(path = %path.display(), %error, "could not remove a left-over"),
         }
@@ -192,7 +192,12 @@ impl Inner {
                         let class = missing.key().0.clone();
                         let record =
                             FileRecord { id: take_next(&mut maintenance.next_block), class, window_ms };
-                        missing.insert(RollupWriter::create(&self.state.dir, start_ms, record)?)
+                        missing.insert(RollupWriter::create(
+                            &self.state.options.disk,
+                            &self.state.dir,
+                            start_ms,
+                            record,
+                        )?)
                     }
                 };
                 writer.add(series.id, &rolled)?;
@@ -282,13 +287,12 @@ impl Inner {
         self.state.set_unit(Unit::new(record, files));
         for file in before.unwrap_or_default().iter().filter(|file| !kept.contains(&file.id)) {
             let path = file.path(&self.state.dir, start_ms);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                removed => removed.map_err(Error::io("remove", &path))?,
+            if path.exists() {
+                self.state.options.disk.remove_file(&path)?;
             }
         }
         if kept.is_empty() {
-            files::remove_dir_all(&unit_dir(&self.state.dir, start_ms))?;
+            self.state.options.disk.remove_dir_all(&unit_dir(&self.state.dir, start_ms))?;
         }
         Ok(())
     }

@@ -7,10 +7,10 @@ use super::chunk::{self, Column, Figures};
 use super::window::{Edges, Rolled};
 use super::{FileRecord, unit_dir};
 use crate::bytes::Reader;
+use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::retention::DEFAULT_CLASS;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -206,6 +206,7 @@ fn parse_footer(footer: &[u8; FOOTER_BYTES]) -> Option<(u64, usize)> {
 
 /// Writes a file under a temporary name; [`finish`](Self::finish) makes it durable under its own.
 pub(super) struct RollupWriter {
+    disk: Disk,
     data_dir: PathBuf,
     partition_start_ms: i64,
     record: FileRecord,
@@ -216,12 +217,18 @@ pub(super) struct RollupWriter {
 }
 
 impl RollupWriter {
-    pub(super) fn create(data_dir: &Path, partition_start_ms: i64, record: FileRecord) -> Result<Self> {
-        files::create_dir_all(&unit_dir(data_dir, partition_start_ms))?;
+    pub(super) fn create(
+        disk: &Disk,
+        data_dir: &Path,
+        partition_start_ms: i64,
+        record: FileRecord,
+    ) -> Result<Self> {
+        disk.create_dir_all(&unit_dir(data_dir, partition_start_ms))?;
         let temporary_path = record.path(data_dir, partition_start_ms).with_extension("tmp");
-        let file = File::create(&temporary_path).map_err(Error::io("create", &temporary_path))?;
+        let file = disk.create(&temporary_path)?;
         let header = header(&record, partition_start_ms);
         let mut this = Self {
+            disk: disk.clone(),
             data_dir: data_dir.to_owned(),
             partition_start_ms,
             record,
@@ -263,11 +270,11 @@ impl RollupWriter {
         footer.extend_from_slice(&FOOTER_MAGIC);
         footer.extend_from_slice(&crc32c::crc32c(&footer).to_le_bytes());
         self.put(&footer)?;
-        let synced = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
-        synced.map_err(Error::io("sync", &self.temporary_path))?;
+        self.file.flush().map_err(Error::io("write", &self.temporary_path))?;
+        self.disk.sync(self.file.get_ref(), &self.temporary_path)?;
         let path = self.record.path(&self.data_dir, self.partition_start_ms);
-        fs::rename(&self.temporary_path, &path).map_err(Error::io("rename", &self.temporary_path))?;
-        files::sync_parent(&path)?;
+        self.disk.rename(&self.temporary_path, &path)?;
+        self.disk.sync_parent(&path)?;
         RollupFile::open(&self.data_dir, self.partition_start_ms, self.record.clone())
     }
 
@@ -281,7 +288,9 @@ impl RollupWriter {
 impl Drop for RollupWriter {
     fn drop(&mut self) {
         // After `finish` there is no such file; else the next start removes what could not be removed.
-        let _ = fs::remove_file(&self.temporary_path);
+        if self.temporary_path.exists() {
+            let _ = self.disk.remove_file(&self.temporary_path);
+        }
     }
 }
 
@@ -302,7 +311,7 @@ mod tests {
     #[test]
     fn every_series_is_found_and_every_flip_and_truncation_is_detected() {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut writer = RollupWriter::create(dir.path(), 0, record()).expect("created");
+        let mut writer = RollupWriter::create(&Disk::default(), dir.path(), 0, record()).expect("created");
         let numbers: Vec<u32> = (0..130).map(|i| i * 3 + 1).collect();
         for series in &numbers {
             writer.add(*series, &rolled(*series)).expect("added");

@@ -4,8 +4,9 @@
 //! what seems to be missing elsewhere counts only if the index is still what was copied.
 
 use super::{SeriesByBlock, Verified};
+use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::files::{self, files_below};
+use crate::files::files_below;
 use crate::index::{Index, Loaded, StoreRecord};
 use crate::recover::INDEX_DIR;
 use roaring::RoaringBitmap;
@@ -50,7 +51,7 @@ pub(super) fn verify(
             }
         };
         let found = look(&copy, &path, data_dir, store, series_by_block);
-        files::remove_dir_all(&copy)?;
+        Disk::default().remove_dir_all(&copy)?;
         // What is missing may have been removed since, which the index knows by now.
         if !found.damage.is_empty() && sums(&path).ok().as_ref() != Some(&copied) {
             continue;
@@ -60,7 +61,7 @@ pub(super) fn verify(
         return Ok(());
     }
     verified.notes.push(format!("{}: not verified: {why}", path.display()));
-    files::remove_dir_all(&copy)
+    Disk::default().remove_dir_all(&copy)
 }
 
 /// Copies all files, and answers their sums; `None`: they changed meanwhile.
@@ -109,7 +110,7 @@ fn look(
 ) -> Found {
     let damaged = |what: String| Error::damaged(path, what).to_string();
     let nobody = StoreRecord { format: crate::FORMAT_VERSION, uuid: Uuid::nil(), partition_ms: 1 };
-    let read = Index::open(copy, nobody).and_then(|(index, found)| {
+    let read = Index::open(&Disk::default(), copy, nobody).and_then(|(index, found)| {
         let loaded = index.load();
         index.close()?;
         Ok((found, loaded?))

@@ -43,6 +43,8 @@ pub struct Settings {
     pub client_requests_per_second: Option<NonZeroU32>,
     /// How often it is written down who owns which pods; `None`: not at all.
     pub ownership_interval: Option<Duration>,
+    /// How often kubelets are asked what is used.
+    pub metric_resolution: Duration,
     /// Most `resource/metric` entries in discovery.
     pub discovery_max: usize,
     /// Which series answer `metric=cpu`, `metric=memory`, …, in order of preference.
@@ -128,6 +130,7 @@ impl Default for Settings {
             request_bytes_max: 512 << 20,
             ownership_interval: Some(Duration::from_secs(60)),
             client_requests_per_second: NonZeroU32::new(1_000),
+            metric_resolution: Duration::from_secs(15),
             discovery_max: 2_000,
             usage_sources: BTreeMap::from([
                 (

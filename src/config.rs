@@ -12,6 +12,7 @@ pub mod delete;
 pub mod explain;
 pub mod export;
 pub mod inspect;
+mod kubelet;
 mod limits;
 mod operations;
 mod prometheus;
@@ -29,6 +30,7 @@ pub use cluster::ClusterArgs;
 pub use damage::{DamageArgs, OnDamage};
 pub use delegation::DelegationArgs;
 pub use delete::DeleteCommand;
+pub use kubelet::KubeletArgs;
 pub use limits::LimitsArgs;
 pub use operations::{BackupArgs, RestoreArgs, VerifyArgs};
 pub use prometheus::{NamedServer, PrometheusArgs, PrometheusArgsError};
@@ -206,6 +208,10 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub scrape: ScrapeArgs,
 
+    /// What is asked of kubelets.
+    #[command(flatten)]
+    pub kubelet: KubeletArgs,
+
     /// How logs look.
     #[command(flatten)]
     pub log: LogArgs,
@@ -362,6 +368,7 @@ impl ServeArgs {
         if let Some(Interval(interval)) = self.ownership_interval {
             settings.ownership_interval = interval;
         }
+        settings.metric_resolution = self.kubelet.settings().resolution;
         settings.query = self.query.settings();
         if let Some(RequestsPerSecond(limit)) = self.client_requests_per_second {
             settings.client_requests_per_second = limit;

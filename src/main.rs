@@ -24,6 +24,7 @@ use lookback::serve::prepare::{Prepared, prepare};
 use lookback::serve::retention::RulesFile;
 use lookback::serve::rules;
 use lookback::serve::serve;
+use lookback::sources::kubelet::collector;
 use lookback::sources::scrape::scraper;
 use lookback::store::embedded::EmbeddedStore;
 use lookback::store::memory;
@@ -107,7 +108,7 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
     // Before anything is opened, so that no signal is lost.
     let stop = stop_signals().context("signals can't be listened for")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let Prepared { settings, plain, secure, has_credentials, cluster, delegates, scrape, background } =
+    let Prepared { settings, plain, secure, has_credentials, cluster, delegates, scrape, usage, background } =
         prepare(args, clock.clone()).await?;
     let banner = Banner {
         data_dir: &args.store.data_dir,
@@ -150,14 +151,21 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
         drop(opening);
         let (metadata, data_dir) = (metadata.clone(), args.store.data_dir.clone());
         let kept = tokio::spawn(metadata::file::keep(metadata, data_dir, shutdown.clone()));
+        let collecting = usage.map(|usage| collector::run(scraping.clone(), usage, shutdown.clone()));
+        let collected = tokio::spawn(async move {
+            if let Some(collecting) = collecting {
+                collecting.await;
+            }
+        });
         let scraped = tokio::spawn(scraper::run(scraping, scrape, shutdown.clone()));
         // A closed stdout is no reason not to serve.
         let _ = std::io::stdout().write_all(banner.as_bytes());
         stop.await;
-        Ok(Some((store, kept, scraped)))
+        Ok(Some((store, kept, scraped, collected)))
     };
     let ((), store) = tokio::join!(serving, working);
-    if let Some((store, kept, scraped)) = store? {
+    if let Some((store, kept, scraped, collected)) = store? {
+        collected.await.context("the collector of usage ended badly")?;
         scraped.await.context("the scraper ended badly")?;
         kept.await.context("the keeper of metadata ended badly")?;
         store.close().await?;

@@ -1,6 +1,7 @@
 //! What Lookback tells about itself: metrics and logs.
 
 use crate::rules::RulesMetrics;
+use crate::sources::kubelet::metrics::KubeletMetrics;
 use crate::store::StoreStats;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -88,6 +89,8 @@ pub struct Metrics {
     pub retention_rules: Gauge,
     /// How the rules of `--config` stand.
     pub rules: RulesMetrics,
+    /// What the collector of usage does.
+    pub kubelets: KubeletMetrics,
     /// What the store holds; set at each scrape.
     pub store: StoreGauges,
 }
@@ -327,6 +330,7 @@ impl Default for Metrics {
             retention_rules.clone(),
         );
         let rules = RulesMetrics::registered(&mut registry);
+        let kubelets = KubeletMetrics::registered(&mut registry);
         let store = StoreGauges::registered(&mut registry);
         Self {
             registry,
@@ -344,6 +348,7 @@ impl Default for Metrics {
             exemplars_ignored,
             retention_rules,
             rules,
+            kubelets,
             store,
         }
     }

@@ -125,19 +125,41 @@ impl Cluster {
     }
 }
 
+/// The credentials by which objects are listed, to show them to others of the cluster (kubelets); `None`: nothing
+/// says that there is a cluster.
+///
+/// # Errors
+/// When a file that was named, or the pod's service account, can't be used.
+pub async fn lister_config(settings: &ClusterSettings) -> Result<Option<Config>, ClusterError> {
+    match (&settings.lister_kubeconfig, &settings.kubeconfig) {
+        (Some(path), _) => config_of_file("--lister-kubeconfig", path).await.map(Some),
+        (None, Some(path)) => config_of_file("--kubeconfig", path).await.map(Some),
+        (None, None) => in_cluster_config(),
+    }
+}
+
 async fn of_file(flag: &'static str, path: &Path) -> Result<(Client, String), ClusterError> {
+    let config = config_of_file(flag, path).await?;
+    let failed = |reason: String| ClusterError::Kubeconfig { flag, path: path.to_owned(), reason };
+    client(config).map_err(failed)
+}
+
+async fn config_of_file(flag: &'static str, path: &Path) -> Result<Config, ClusterError> {
     let failed = |reason: String| ClusterError::Kubeconfig { flag, path: path.to_owned(), reason };
     let kubeconfig = Kubeconfig::read_from(path).map_err(|error| failed(reasons(&error)))?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    client(config.map_err(|error| failed(reasons(&error)))?).map_err(failed)
+    config.map_err(|error| failed(reasons(&error)))
 }
 
 fn in_cluster() -> Result<Option<(Client, String)>, ClusterError> {
+    in_cluster_config()?.map(client).transpose().map_err(ClusterError::InCluster)
+}
+
+fn in_cluster_config() -> Result<Option<Config>, ClusterError> {
     if std::env::var_os(SERVICE_HOST_VARIABLE).is_none() || !Path::new(SERVICE_ACCOUNT_TOKEN).exists() {
         return Ok(None);
     }
-    let config = Config::incluster().map_err(|error| ClusterError::InCluster(reasons(&error)))?;
-    client(config).map(Some).map_err(ClusterError::InCluster)
+    Config::incluster().map(Some).map_err(|error| ClusterError::InCluster(reasons(&error)))
 }
 
 fn client(mut config: Config) -> Result<(Client, String), String> {

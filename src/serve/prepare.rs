@@ -14,9 +14,11 @@ use crate::http::trust::{Trust, TrustError, TrustSettings};
 use crate::kubernetes::adapter::AdapterSettingsError;
 use crate::kubernetes::ca_bundle::{self, ServiceName};
 use crate::kubernetes::certificates::CertificateError;
-use crate::kubernetes::cluster::{Cluster, ClusterError};
+use crate::kubernetes::cluster::{Cluster, ClusterError, lister_config, reasons};
 use crate::kubernetes::reviews::{AccessReviews, KEPT, TokenReviews};
 use crate::kubernetes::served::RuntimeConfigError;
+use crate::sources::kubelet::client::KubeletClient;
+use crate::sources::kubelet::collector::Collection;
 use crate::sources::scrape::config::{self, ScrapeConfigError};
 use crate::sources::scrape::pods::Pods;
 use crate::sources::scrape::scraper::Sources;
@@ -73,6 +75,15 @@ pub enum PrepareError {
     /// The adapter behind Lookback can't be asked.
     #[error("--delegate-custom-metrics, --delegate-external-metrics, --delegate-ca-file: {0}")]
     Delegate(#[from] AdapterSettingsError),
+    /// Kubelets are to be asked where there are none.
+    #[error("--collect-usage needs a cluster: give --kubeconfig FILE, or leave it out")]
+    NoKubelets,
+    /// Kubelets can't be asked with what was given.
+    #[error(
+        "--collect-usage: kubelets can't be asked: {0}: give --kubelet-certificate-authority FILE with their CA, and a \
+         kubeconfig with a token or client certificate"
+    )]
+    Kubelets(String),
     /// Pods are to be scraped where there are none.
     #[error("--scrape-pods needs a cluster: give --kubeconfig FILE, or leave it out")]
     NoPods,
@@ -104,6 +115,8 @@ pub struct Prepared {
     pub delegates: Delegates,
     /// What is scraped, once the store is open.
     pub scrape: Sources,
+    /// Which kubelets are asked what is used, once the store is open.
+    pub usage: Option<Collection>,
     /// What goes on beside serving, for ever: files that are read again, and what is watched.
     pub background: Vec<BoxFuture<'static, ()>>,
 }
@@ -122,6 +135,7 @@ pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared
     settings.kubernetes_apis_on_plain_port = cluster.is_none();
     let delegates = args.delegation.delegates()?;
     let scrape = scrape_sources(&args.scrape, cluster.as_ref())?;
+    let usage = usage(args, cluster.as_ref()).await?;
     let mut background = Vec::new();
     let credentials = args.credentials_file.as_deref().map(Credentials::read).transpose()?.map(Arc::new);
     if let (Some(credentials), Some(path)) = (&credentials, &args.credentials_file) {
@@ -150,7 +164,7 @@ pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared
         }
         None => None,
     };
-    Ok(Prepared { settings, plain, secure, has_credentials, cluster, delegates, scrape, background })
+    Ok(Prepared { settings, plain, secure, has_credentials, cluster, delegates, scrape, usage, background })
 }
 
 fn scrape_sources(args: &ScrapeArgs, cluster: Option<&Cluster>) -> Result<Sources, PrepareError> {
@@ -161,6 +175,18 @@ fn scrape_sources(args: &ScrapeArgs, cluster: Option<&Cluster>) -> Result<Source
         (true, None) => return Err(PrepareError::NoPods),
     };
     Ok(Sources { file: args.scrape_config.as_ref().map(read).transpose()?, pods })
+}
+
+async fn usage(args: &ServeArgs, cluster: Option<&Cluster>) -> Result<Option<Collection>, PrepareError> {
+    if !args.kubelet.collect_usage {
+        return Ok(None);
+    }
+    let config = lister_config(&args.cluster.settings()).await?;
+    let (Some(cluster), Some(config)) = (cluster, config) else { return Err(PrepareError::NoKubelets) };
+    let settings = args.kubelet.settings();
+    let kubelets =
+        KubeletClient::new(config, &settings).map_err(|error| PrepareError::Kubelets(reasons(&error)))?;
+    Ok(Some(Collection { nodes: cluster.lister.clone(), kubelets, settings }))
 }
 
 fn delegated(cluster: &Cluster) -> Delegated {

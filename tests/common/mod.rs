@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod compare;
+pub mod fake_kubelets;
 pub mod fake_kubernetes;
 pub mod manifests;
 pub mod process;

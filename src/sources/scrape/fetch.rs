@@ -139,7 +139,7 @@ async fn exchange(
     }
 }
 
-async fn read(
+pub(in crate::sources) async fn read(
     mut body: hyper::body::Incoming,
     bytes_max: usize,
     share: &mut Share,
@@ -156,7 +156,7 @@ async fn read(
     Ok(bytes.freeze())
 }
 
-async fn decoded(
+pub(in crate::sources) async fn decoded(
     headers: &HeaderMap,
     body: Bytes,
     bytes_max: usize,

@@ -5,8 +5,8 @@ use super::pods::Pods;
 use super::settings::Target;
 use super::target::Scraped;
 use crate::app::App;
+use crate::sources::schedule::{offset_ms, until_next_ms};
 use std::collections::{HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,7 +151,7 @@ async fn follow(
     shutdown: CancellationToken,
 ) {
     let interval_ms = target.job.interval.as_millis().try_into().unwrap_or(u64::MAX).max(1);
-    let offset_ms = offset_ms(&target, interval_ms);
+    let offset_ms = offset_ms(&(&target.address, &target.path, &target.labels), interval_ms);
     let mut scraped = Scraped::new(target);
     loop {
         let wait_ms = until_next_ms(app.clock.now_ms(), interval_ms, offset_ms);
@@ -174,22 +174,6 @@ async fn follow(
     if let Err(error) = scraped.end(&app).await {
         tracing::warn!(%error, "the end of a target can't be stored");
     }
-}
-
-/// When within its interval a target is scraped: always the same, and different for each.
-fn offset_ms(target: &Target, interval_ms: u64) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    target.address.hash(&mut hasher);
-    target.path.hash(&mut hasher);
-    target.labels.hash(&mut hasher);
-    hasher.finish() % interval_ms
-}
-
-/// How long it is to the next time of a target, at least a millisecond.
-fn until_next_ms(now_ms: i64, interval_ms: u64, offset_ms: u64) -> u64 {
-    let within = now_ms.rem_euclid(i64::try_from(interval_ms).unwrap_or(i64::MAX)).unsigned_abs();
-    let wait = (interval_ms - within).saturating_add(offset_ms) % interval_ms;
-    if wait == 0 { interval_ms } else { wait }
 }
 
 #[cfg(test)]

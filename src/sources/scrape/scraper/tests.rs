@@ -158,15 +158,3 @@ async fn the_file_is_followed_and_a_target_that_goes_ends() {
     stop.cancel();
     running.await.expect("stopped");
 }
-
-#[test]
-fn each_target_has_its_own_time_within_the_interval() {
-    assert_eq!(until_next_ms(1_000, 100, 30), 30);
-    assert_eq!(until_next_ms(1_030, 100, 30), 100);
-    assert_eq!(until_next_ms(1_031, 100, 30), 99);
-    assert_eq!(until_next_ms(-1, 100, 0), 1);
-    for now_ms in 0..300 {
-        let at_ms = now_ms + i64::try_from(until_next_ms(now_ms, 100, 7)).expect("small");
-        assert!(at_ms > now_ms && at_ms % 100 == 7);
-    }
-}

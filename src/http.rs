@@ -31,6 +31,7 @@ pub mod rate_limit;
 pub mod reload;
 pub mod remote_write;
 pub mod remote_write_v2;
+pub mod resource_metrics;
 pub mod server;
 pub mod summary;
 pub mod tls;

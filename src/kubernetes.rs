@@ -20,6 +20,7 @@ pub mod quantity;
 pub mod registration;
 pub mod replica_formula;
 pub mod request_attributes;
+pub mod resource_metrics;
 pub mod resources;
 pub mod reviews;
 pub mod selector;

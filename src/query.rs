@@ -7,3 +7,4 @@ pub mod latest;
 pub mod promql;
 pub mod range;
 pub mod summary;
+pub mod usage;

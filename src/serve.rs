@@ -71,11 +71,11 @@ pub async fn serve(
     };
     let refresher = spawn_refresher(app.clone(), stopping(stopped.clone()));
     let router = observe::observed(plain_router(&app, plain.auth), app.clone());
-    let live = app.live().cloned();
+    let (live, served) = (app.live().cloned(), app.settings.served.clone());
     let live_stopped = stopping(stopped.clone());
     let keeping = async move {
         if let Some(live) = live {
-            live.keep_fresh(live_stopped).await;
+            live.keep_fresh(&served, live_stopped).await;
         }
     };
     let remembering = autoscaling::remember(app.clone(), stopping(stopped.clone()));

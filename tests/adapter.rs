@@ -548,7 +548,9 @@ impl InCluster {
         let router = kubernetes_apis::routes().merge(write_metrics::routes()).with_state(app.clone());
         let stop = CancellationToken::new();
         let (live, stopped) = (app.live().unwrap().clone(), stop.clone().cancelled_owned());
-        tokio::spawn(async move { live.keep_fresh(stopped).await });
+        tokio::spawn(async move {
+            live.keep_fresh(&lookback::kubernetes::served::Served::default(), stopped).await
+        });
         Self { fake, app, router, stop, _dir: dir }
     }
 

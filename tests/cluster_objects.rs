@@ -17,6 +17,7 @@ use lookback::kubernetes::cluster::{Cluster, ClusterSettings};
 use lookback::kubernetes::live_mapping::LiveMapping;
 use lookback::kubernetes::objects::{Bounds, NotKnown, Objects};
 use lookback::kubernetes::resources::resolve;
+use lookback::kubernetes::served::Served;
 use lookback::store::embedded::EmbeddedStore;
 use lookback_storage::Options;
 use serde_json::{Value, json};
@@ -93,7 +94,7 @@ impl Harness {
         let stop = CancellationToken::new();
         let live = app.live().expect("a cluster").clone();
         let stopped = stop.clone().cancelled_owned();
-        tokio::spawn(async move { live.keep_fresh(stopped).await });
+        tokio::spawn(async move { live.keep_fresh(&Served::default(), stopped).await });
         let harness = Self { fake, app, router, stop, _dir: dir };
         for pod in ["web-0", "web-1", "db-0", "gone-0"] {
             let path = format!("/write-metrics/namespaces/shop/pods/{pod}/rps");

@@ -7,7 +7,7 @@ use clap::Args;
 #[derive(Clone, Debug, Default, Args)]
 pub struct ApisArgs {
     /// Groups and versions that are turned on or off, as custom.metrics.k8s.io/v1beta2=false; api/all
-    /// stands for all. All are on.
+    /// stands for all. All but metrics.k8s.io are on.
     #[arg(long, value_name = "API=BOOL", env = "LOOKBACK_RUNTIME_CONFIG", value_delimiter = ',',
           value_parser = setting)]
     pub runtime_config: Vec<String>,

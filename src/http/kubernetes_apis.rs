@@ -8,7 +8,7 @@ use super::Api;
 use super::auth::Caller;
 use super::delegation::Delegate;
 use super::error::ApiError;
-use super::{custom_metrics, discovery, external_metrics};
+use super::{custom_metrics, discovery, external_metrics, resource_metrics};
 use crate::app::App;
 use axum::Router;
 use axum::extract::State;
@@ -38,6 +38,8 @@ async fn apis(State(app): State<App>, caller: Caller, headers: HeaderMap, uri: U
     let (api, answer) = if external_metrics::is_asked(uri.path()) {
         let delegate = Delegate::for_external(&app, &headers);
         (Api("external_metrics"), external_metrics::answer(&app, &caller, &uri, delegate).await)
+    } else if resource_metrics::is_asked(uri.path()) {
+        (Api("resource_metrics"), resource_metrics::answer(&app, &caller, &headers, &uri).await)
     } else {
         let delegate = Delegate::for_custom(&app, &headers);
         (Api("custom_metrics"), custom_metrics::answer(&app, &caller, &uri, delegate).await)

@@ -4,6 +4,7 @@
 //! `k8s.io/api/apidiscovery/v2` (`APIGroupDiscoveryList`, all of it in one document).
 
 use super::catalog::{Entry, Snapshot};
+use super::resource_metrics;
 pub use super::served::{CUSTOM_METRICS_GROUP, EXTERNAL_METRICS_GROUP};
 use super::served::{GroupVersion, Served};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
@@ -92,6 +93,7 @@ pub fn resource_list(version: GroupVersion, snapshot: &Snapshot) -> APIResourceL
         GroupVersion::ExternalV1Beta1 => {
             snapshot.external.iter().map(|metric| resource(metric.clone(), true)).collect()
         }
+        GroupVersion::ResourceV1Beta1 => resource_metrics::api_resources(),
         GroupVersion::CustomV1Beta1 | GroupVersion::CustomV1Beta2 => {
             let name = |entry: &Entry| format!("{}/{}", entry.resource, entry.metric);
             snapshot.entries.iter().map(|entry| resource(name(entry), entry.namespaced)).collect()
@@ -188,7 +190,16 @@ impl AggregatedDiscovery {
 fn aggregated_version(version: GroupVersion, snapshot: &Snapshot) -> AggregatedVersion {
     let scope = |namespaced| if namespaced { "Namespaced" } else { "Cluster" };
     let mut resources: Vec<AggregatedResource> = Vec::new();
-    if version == GroupVersion::ExternalV1Beta1 {
+    if version == GroupVersion::ResourceV1Beta1 {
+        resources.extend(resource_metrics::RESOURCES.map(|(plural, kind, namespaced)| AggregatedResource {
+            resource: plural.to_owned(),
+            response_kind: Kind { kind, ..Kind::of(version) },
+            scope: scope(namespaced),
+            singular_resource: "",
+            verbs: resource_metrics::VERBS.to_vec(),
+            subresources: Vec::new(),
+        }));
+    } else if version == GroupVersion::ExternalV1Beta1 {
         resources.extend(snapshot.external.iter().map(|metric| AggregatedResource {
             resource: metric.clone(),
             response_kind: Kind::of(version),

@@ -4,8 +4,9 @@ use super::autoscalers::{Answers, Autoscalers};
 use super::cluster::Cluster;
 use super::live_mapping::LiveMapping;
 use super::objects::{Bounds, Known, NotKnown, Objects};
-use super::registration::{APIS, Owner, Registrations};
+use super::registration::{APIS, ApiName, Owner, Registrations};
 use super::resources::Resource;
+use super::served::Served;
 use prometheus_client::metrics::counter::Counter;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,9 +66,12 @@ impl Live {
     }
 
     /// Says who serves the metrics APIs at the start.
-    async fn tell_registrations(&self) {
+    async fn tell_registrations(&self, served: &Served) {
         let registrations = Registrations::new(self.cluster.lister.clone());
-        match registrations.read(&APIS).await {
+        let is_served =
+            |api: &ApiName| served.versions().any(|version| version.api_service() == api.to_string());
+        let apis: Vec<ApiName> = APIS.into_iter().filter(is_served).collect();
+        match registrations.read(&apis).await {
             Ok(registered) => {
                 for one in registered {
                     let (api, owner) = (one.api.to_string(), one.owner.to_string());
@@ -89,7 +93,7 @@ impl Live {
     }
 
     /// Keeps it up to date until `shutdown`.
-    pub async fn keep_fresh(&self, shutdown: impl Future<Output = ()>) {
+    pub async fn keep_fresh(&self, served: &Served, shutdown: impl Future<Output = ()>) {
         let pods = async {
             if let Ok(pods) = super::resources::resolve("pods") {
                 // Begun at once, so that the first question finds them.
@@ -98,7 +102,7 @@ impl Live {
         };
         tokio::select! {
             () = shutdown => {}
-            ((), (), ()) = async { tokio::join!(pods, self.tell_registrations(), self.mapping.keep_fresh()) } => {}
+            ((), (), ()) = async { tokio::join!(pods, self.tell_registrations(served), self.mapping.keep_fresh()) } => {}
         }
         self.objects.close();
     }

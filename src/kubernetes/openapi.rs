@@ -1,6 +1,8 @@
 //! The OpenAPI documents of the served APIs: version 2 (one document) and version 3 (one a version of a
 //! group, and an index), as kube-apiserver's aggregator merges them and `kubectl explain` reads them.
 
+mod resource_metrics;
+
 use super::served::{GroupVersion, Served};
 use serde_json::{Map, Value, json};
 
@@ -49,6 +51,7 @@ fn info() -> Value {
 
 fn schema_name(version: GroupVersion, kind: &str) -> String {
     let package = match version {
+        GroupVersion::ResourceV1Beta1 => "metrics",
         GroupVersion::ExternalV1Beta1 => "external_metrics",
         GroupVersion::CustomV1Beta1 | GroupVersion::CustomV1Beta2 => "custom_metrics",
     };
@@ -64,6 +67,8 @@ fn reference(dialect: Dialect, name: &str) -> Value {
 fn forms(version: GroupVersion) -> &'static [(&'static str, &'static str)] {
     match version {
         GroupVersion::ExternalV1Beta1 => &[("/namespaces/{namespace}/{metric}", "ExternalMetric")],
+        // They have kinds of their own: see `resource_metrics`.
+        GroupVersion::ResourceV1Beta1 => &[],
         GroupVersion::CustomV1Beta1 | GroupVersion::CustomV1Beta2 => &[
             ("/namespaces/{namespace}/{resource}/{name}/{metric}", "NamespacedMetric"),
             ("/namespaces/{namespace}/metrics/{metric}", "NamespaceMetric"),
@@ -96,6 +101,9 @@ fn paths_of(version: GroupVersion, dialect: Dialect) -> Map<String, Value> {
     let id = |what: &str| format!("read_{}_{version_name}_{what}", group.replace('.', "_"));
     let discovery = operation(id("resources"), "get available resources", None, Vec::new());
     let mut paths = Map::from_iter([(format!("{base}/"), json!({"get": discovery}))]);
+    if version == GroupVersion::ResourceV1Beta1 {
+        resource_metrics::add_paths(&mut paths, dialect, &operation);
+    }
     for (form, name) in forms(version) {
         let in_path = form.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
         let mut parameters: Vec<Value> = in_path.map(|name| parameter(dialect, "path", name)).collect();
@@ -131,6 +139,9 @@ fn text(description: &str) -> Value {
 }
 
 fn schemas_of(version: GroupVersion, dialect: Dialect) -> Map<String, Value> {
+    if version == GroupVersion::ResourceV1Beta1 {
+        return resource_metrics::schemas(dialect);
+    }
     let item_kind = version.list_kind().trim_end_matches("List");
     let (item, list) = (schema_name(version, item_kind), schema_name(version, version.list_kind()));
     let labels = json!({"type": "object", "additionalProperties": {"type": "string"},
@@ -164,6 +175,7 @@ fn schemas_of(version: GroupVersion, dialect: Dialect) -> Map<String, Value> {
         GroupVersion::ExternalV1Beta1 => {
             vec![("metricName", name), ("metricLabels", labels), ("window", seconds)]
         }
+        GroupVersion::ResourceV1Beta1 => Vec::new(),
     };
     properties.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
     let items = json!({"type": "array", "items": reference(dialect, &item), "description": "the values"});
@@ -218,7 +230,7 @@ mod tests {
 
     #[test]
     fn every_document_is_whole() {
-        let served = Served::default();
+        let served = Served::of_runtime_config(["metrics.k8s.io=true"]).expect("usable");
         is_whole(&v2(&served));
         for version in served.versions() {
             is_whole(&v3(version));

@@ -24,10 +24,11 @@ const AVAILABLE_POLL: Duration = Duration::from_millis(500);
 
 /// The APIs that can be registered, in the order in which they are taken over. The version that autoscalers
 /// prefer is last: once it is there they ask it alone.
-pub const APIS: [ApiName; 3] = [
+pub const APIS: [ApiName; 4] = [
     ApiName { group: "custom.metrics.k8s.io", version: "v1beta1", version_priority: 100 },
     ApiName { group: "custom.metrics.k8s.io", version: "v1beta2", version_priority: 200 },
     ApiName { group: "external.metrics.k8s.io", version: "v1beta1", version_priority: 100 },
+    ApiName { group: "metrics.k8s.io", version: "v1beta1", version_priority: 100 },
 ];
 
 /// A group and version.

@@ -1,7 +1,8 @@
 //! Which API groups and versions are served.
 //!
-//! All are, unless `--runtime-config` turns some off, in kube-apiserver's own words: where another
-//! adapter owns a version, Lookback must not claim it in its discovery.
+//! All are but `metrics.k8s.io`, which most clusters have from metrics-server, unless `--runtime-config` turns some on
+//! or off, in kube-apiserver's own words: where another adapter owns a version, Lookback must not claim it in its
+//! discovery.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,6 +13,9 @@ pub const CUSTOM_METRICS_GROUP: &str = "custom.metrics.k8s.io";
 /// The group of metrics that need no object.
 pub const EXTERNAL_METRICS_GROUP: &str = "external.metrics.k8s.io";
 
+/// The group of what pods and nodes use.
+pub const RESOURCE_METRICS_GROUP: &str = "metrics.k8s.io";
+
 /// A version of a group; of each group the preferred one is first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GroupVersion {
@@ -21,11 +25,14 @@ pub enum GroupVersion {
     CustomV1Beta1,
     /// `external.metrics.k8s.io/v1beta1`
     ExternalV1Beta1,
+    /// `metrics.k8s.io/v1beta1`
+    ResourceV1Beta1,
 }
 
 impl GroupVersion {
     /// All that there are.
-    pub const ALL: [Self; 3] = [Self::CustomV1Beta2, Self::CustomV1Beta1, Self::ExternalV1Beta1];
+    pub const ALL: [Self; 4] =
+        [Self::CustomV1Beta2, Self::CustomV1Beta1, Self::ExternalV1Beta1, Self::ResourceV1Beta1];
 
     /// The group.
     #[must_use]
@@ -33,6 +40,7 @@ impl GroupVersion {
         match self {
             Self::CustomV1Beta2 | Self::CustomV1Beta1 => CUSTOM_METRICS_GROUP,
             Self::ExternalV1Beta1 => EXTERNAL_METRICS_GROUP,
+            Self::ResourceV1Beta1 => RESOURCE_METRICS_GROUP,
         }
     }
 
@@ -41,16 +49,23 @@ impl GroupVersion {
     pub const fn version(self) -> &'static str {
         match self {
             Self::CustomV1Beta2 => "v1beta2",
-            Self::CustomV1Beta1 | Self::ExternalV1Beta1 => "v1beta1",
+            Self::CustomV1Beta1 | Self::ExternalV1Beta1 | Self::ResourceV1Beta1 => "v1beta1",
         }
     }
 
-    /// The kind of its answers.
+    /// Whether it is served where nothing is said of it.
+    #[must_use]
+    pub const fn is_on_by_default(self) -> bool {
+        !matches!(self, Self::ResourceV1Beta1)
+    }
+
+    /// The kind of its answers; of pods where there are two.
     #[must_use]
     pub const fn list_kind(self) -> &'static str {
         match self {
             Self::CustomV1Beta2 | Self::CustomV1Beta1 => "MetricValueList",
             Self::ExternalV1Beta1 => "ExternalMetricValueList",
+            Self::ResourceV1Beta1 => "PodMetricsList",
         }
     }
 
@@ -80,7 +95,7 @@ pub struct Served(BTreeSet<GroupVersion>);
 
 impl Default for Served {
     fn default() -> Self {
-        Self(GroupVersion::ALL.into())
+        Self(GroupVersion::ALL.into_iter().filter(|version| version.is_on_by_default()).collect())
     }
 }
 
@@ -93,7 +108,7 @@ impl Default for Served {
 pub struct RuntimeConfigError(String);
 
 impl Served {
-    /// All, as changed by these settings, the most general first: `api/all`, then groups, then versions.
+    /// What is on by default, as changed by these settings, the most general first: `api/all`, then groups, then versions.
     ///
     /// # Errors
     /// When one names nothing that there is, or has no `=true` or `=false`.
@@ -113,7 +128,7 @@ impl Served {
         }
         let served = GroupVersion::ALL.into_iter().filter(|gv| {
             let keys = [gv.to_string(), gv.group().to_owned(), "api/all".to_owned()];
-            keys.iter().find_map(|key| by_key.get(key.as_str())).copied().unwrap_or(true)
+            keys.iter().find_map(|key| by_key.get(key.as_str())).copied().unwrap_or(gv.is_on_by_default())
         });
         Ok(Self(served.collect()))
     }
@@ -161,6 +176,8 @@ mod tests {
             ["v1beta1.external.metrics.k8s.io"]
         );
         assert_eq!(served(&["custom.metrics.k8s.io=false"]), ["v1beta1.external.metrics.k8s.io"]);
+        assert_eq!(served(&["api/all=false", "metrics.k8s.io/v1beta1=true"]), ["v1beta1.metrics.k8s.io"]);
+        assert_eq!(served(&["metrics.k8s.io=true"]).len(), 4);
     }
 
     #[test]

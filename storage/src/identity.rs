@@ -33,9 +33,10 @@ pub(crate) fn refuse_later_format(dir: &Path) -> Result<()> {
 pub(crate) fn check(disk: &Disk, dir: &Path, store: &StoreRecord) -> Result<()> {
     let path = dir.join(META_FILE);
     let expected = text(store);
-    match fs::read_to_string(&path) {
-        Ok(found) if found == expected => Ok(()),
+    match fs::read(&path) {
+        Ok(found) if found == expected.as_bytes() => Ok(()),
         Ok(found) => {
+            let found = String::from_utf8_lossy(&found);
             let what = format!(
                 "it says {:?} and the index says {:?}: one of them is damaged or from another store; \
                  restore the directory from a backup",
@@ -76,4 +77,30 @@ fn text(store: &StoreRecord) -> String {
 
 fn checksum_of(body: &str) -> String {
     format!("{:08x}", crc32c::crc32c(body.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flip_and_truncation_is_damage() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = StoreRecord { format: 1, uuid: uuid::Uuid::from_u128(7), partition_ms: 1_000 };
+        check(&Disk::default(), dir.path(), &store).expect("noted");
+        assert_eq!(read(dir.path()), Some(store));
+        let whole = fs::read(dir.path().join(META_FILE)).expect("read");
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                let mut flipped = whole.clone();
+                flipped[at] ^= 1 << bit;
+                for bytes in [&flipped[..], &whole[..at]] {
+                    fs::write(dir.path().join(META_FILE), bytes).expect("written");
+                    assert_eq!(read(dir.path()), None);
+                    let error = check(&Disk::default(), dir.path(), &store).expect_err("refused");
+                    assert!(error.is_loss(), "{error}");
+                }
+            }
+        }
+    }
 }

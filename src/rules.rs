@@ -21,7 +21,7 @@
 //! | `defaults` | the rules where no file is given |
 //! | `listing`, `relist` | which metrics there are now |
 //! | `source`, `own_store`, `prometheus_server` | PromQL asked, of whom ever |
-//! | `question` | a question answered |
+//! | `question`, `usage` | a question answered; what pods and nodes use |
 //! | `telemetry` | what is told of all that |
 
 pub mod association;
@@ -39,6 +39,7 @@ pub mod rule;
 pub mod source;
 mod telemetry;
 pub mod template;
+pub mod usage;
 
 pub use own_store::OwnStore;
 pub use prometheus_server::PrometheusServer;

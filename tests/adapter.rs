@@ -109,6 +109,10 @@ fn exposed(begun_ms: i64) -> String {
             "container_cpu_usage_seconds_total{{namespace=\"shop\",pod=\"web-0\",container=\"{container}\"}} {count} {at_ms}\n"
         );
     }
+    text +=
+        "container_memory_working_set_bytes{namespace=\"shop\",pod=\"web-0\",container=\"app\"} 67108864\n";
+    text += "machine_cores{kubernetes_node=\"n1\"} 1.5\nmachine_cores{kubernetes_node=\"n2\"} 1\n";
+    text += "machine_bytes{kubernetes_node=\"n1\"} 1073741824\n";
     text += "machine_heat{kubernetes_node=\"n1\"} 41.5\nmachine_heat{kubernetes_node=\"n2\"} NaN\n";
     text += "queue_depth{topic=\"orders\",namespace=\"infra\"} 7\nqueue_depth{topic=\"mail\"} +Inf\n";
     text
@@ -322,6 +326,45 @@ fn check_config_tells_of_each_rule_and_fails_where_one_is_bad() {
     assert!(!is_good && error.contains("line 1, column 8"), "{error}");
 }
 
+/// Rules for cpu and memory in the form that is published.
+const RESOURCE_RULES: &str = r#"
+resourceRules:
+  cpu:
+    containerQuery: 'sum by (<<.GroupBy>>) (rate(container_cpu_usage_seconds_total{<<.LabelMatchers>>,container!="POD"}[10s]))'
+    nodeQuery: 'sum by (<<.GroupBy>>) (machine_cores{<<.LabelMatchers>>})'
+    resources: {overrides: {kubernetes_node: {resource: node}, namespace: {resource: namespace}, pod: {resource: pod}}}
+    containerLabel: container
+  memory:
+    containerQuery: 'sum by (<<.GroupBy>>) (container_memory_working_set_bytes{<<.LabelMatchers>>})'
+    nodeQuery: 'sum by (<<.GroupBy>>) (machine_bytes{<<.LabelMatchers>>})'
+    resources: {overrides: {kubernetes_node: {resource: node}, namespace: {resource: namespace}, pod: {resource: pod}}}
+    containerLabel: container
+  window: 10s
+"#;
+
+fn check_usage(server: &Server) {
+    let api = "/apis/metrics.k8s.io/v1beta1";
+    let container = |path: &str| -> Option<Value> {
+        let answer = server.get(&format!("{api}/{path}")).json();
+        let pod = if answer["items"].is_array() { &answer["items"][0] } else { &answer };
+        let [container] = &pod["containers"].as_array()?[..] else { panic!("one container: {pod}") };
+        assert_eq!((&pod["metadata"]["name"], &pod["window"]), (&json!("web-0"), &json!("10s")));
+        Some(container.clone())
+    };
+    for path in ["pods", "namespaces/shop/pods", "namespaces/shop/pods/web-0"] {
+        wait_until("the usage is what the queries give", || {
+            let Some(container) = container(path) else { return false };
+            assert_eq!((&container["name"], &container["usage"]["memory"]), (&json!("app"), &json!("64Mi")));
+            is_near(number(&container["usage"]["cpu"]), 0.5)
+        });
+    }
+    let nodes = server.get(&format!("{api}/nodes")).json();
+    let nodes = nodes["items"].as_array().unwrap();
+    assert_eq!(nodes.len(), 1, "without memory nothing is told of a node: {nodes:?}");
+    assert_eq!(nodes[0]["metadata"]["name"], "n1");
+    assert_eq!(nodes[0]["usage"], json!({"cpu": "1500m", "memory": "1Gi"}));
+}
+
 /// Debian's Prometheus with its data in `dir`, scraping a target each second.
 struct Prometheus {
     process: Process,
@@ -390,15 +433,17 @@ fn the_same_configuration_over_a_prometheus_gives_its_own_rates() {
     let target = Target::start();
     let Some(mut prometheus) = Prometheus::start(dir.path(), &target) else { return };
     let config = dir.path().join("config.yaml");
-    std::fs::write(&config, CONFIG).unwrap();
+    std::fs::write(&config, format!("{CONFIG}{RESOURCE_RULES}")).unwrap();
     let url = format!("--prometheus-url=http://{}", prometheus.address);
     let config = format!("--config={}", config.display());
-    let server = Server::start(data.path(), &[&url, &config, "--metrics-relist-interval=1s"]);
+    let serving = "--runtime-config=metrics.k8s.io=true";
+    let server = Server::start(data.path(), &[&url, &config, serving, "--metrics-relist-interval=1s"]);
     wait_until("all metrics of the rules are listed", || {
         let custom = listed(&server, "custom.metrics.k8s.io/v1beta1");
         CUSTOM.iter().all(|name| custom.iter().any(|listed| listed == name))
     });
     check_answers(&server);
+    check_usage(&server);
     for (query, label, rest) in [
         (
             "sum(rate(http_requests_total{namespace=\"shop\"}[10s])) by (pod)",
@@ -548,9 +593,8 @@ impl InCluster {
         let router = kubernetes_apis::routes().merge(write_metrics::routes()).with_state(app.clone());
         let stop = CancellationToken::new();
         let (live, stopped) = (app.live().unwrap().clone(), stop.clone().cancelled_owned());
-        tokio::spawn(async move {
-            live.keep_fresh(&lookback::kubernetes::served::Served::default(), stopped).await
-        });
+        let served = app.settings.served.clone();
+        tokio::spawn(async move { live.keep_fresh(&served, stopped).await });
         Self { fake, app, router, stop, _dir: dir }
     }
 

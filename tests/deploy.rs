@@ -141,11 +141,12 @@ fn the_chart_says_the_same_as_the_overlays() {
         // Helm makes the namespace itself, with --create-namespace.
         assert!(of_overlay.remove("Namespace lookback").is_some());
         if overlay == "overlays/dev" {
-            // The order of two flags.
+            // The order of flags.
             for objects in [&mut of_overlay, &mut of_chart] {
                 let args = objects.get_mut("StatefulSet lookback").unwrap();
                 let args = args["spec"]["template"]["spec"]["containers"][0]["args"].as_array_mut().unwrap();
                 args.retain(|arg| arg != "--log-format=text");
+                args.sort_by_key(|arg| arg.as_str().map(str::to_owned));
             }
         }
         let titles = |objects: &BTreeMap<String, Value>| objects.keys().cloned().collect::<Vec<_>>();

@@ -5,12 +5,14 @@
 //! known which there are; without a cluster, or before they have been listed, all are told of that have
 //! values. Unlike metrics-server, which has to see each kubelet twice first, it answers at once after a restart.
 
+mod by_rules;
 mod fields;
 mod path;
 mod table;
 
 pub use fields::{FieldSelector, FieldSelectorError};
 
+use self::by_rules::ByRules;
 use super::auth::Caller;
 use super::error::ApiError;
 use crate::app::App;
@@ -116,15 +118,22 @@ impl Selected<'_> {
 async fn items(app: &App, caller: &Caller, selected: &Selected<'_>) -> Result<Vec<Metrics>, ApiError> {
     let context = app.context(&caller.scope);
     let now = timestamp(app.clock.now_ms());
-    let name = selected.asked.name.as_deref();
+    let (namespace, name) = (selected.asked.namespace.as_deref(), selected.asked.name.as_deref());
+    let by_rules = ByRules::of(app, caller, namespace, name);
     match selected.asked.kind {
         Kind::Pods => {
-            let pods = usage::pods(app, &context, selected.asked.namespace.as_deref(), name).await?;
+            let pods = match by_rules.pods().await? {
+                Some(pods) => pods,
+                None => usage::pods(app, &context, namespace, name).await?,
+            };
             let item = |pod: PodUsage| of_pod(selected.labels(&pod.namespace, &pod.name)?, pod, now);
             Ok(pods.into_iter().filter_map(item).collect())
         }
         Kind::Nodes => {
-            let nodes = usage::nodes(app, &context, name).await?;
+            let nodes = match by_rules.nodes().await? {
+                Some(nodes) => nodes,
+                None => usage::nodes(app, &context, name).await?,
+            };
             let item =
                 |(name, usage): (String, Usage)| Some(of_node(selected.labels("", &name)?, name, usage, now));
             Ok(nodes.into_iter().filter_map(item).collect())

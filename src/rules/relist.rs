@@ -4,10 +4,11 @@
 //! for one more relist and `max_age`: a gap in scraping does not take a metric away from its autoscaler.
 //! New rules name their metrics at once, of the series that are known already.
 
-use super::config::{File, Place, ResourceRulesText, RuleText, Written, parse};
+use super::config::{File, Place, RuleText, Written, parse};
 use super::listing::Metrics;
 use super::rule::{Kind, Rule};
 use super::source::{SHAPES_MAX, SeriesShape, SourceError, SourceNames, Sources};
+use super::usage::ResourceRules;
 use crate::kubernetes::mapping::Resolver;
 use arc_swap::ArcSwap;
 use futures::StreamExt;
@@ -58,7 +59,7 @@ pub fn check(text: &str, sources: &SourceNames) -> Result<Vec<Status>, String> {
 struct InForce {
     objects: Vec<Arc<Rule>>,
     external: Vec<Arc<Rule>>,
-    resource: Option<Arc<ResourceRulesText>>,
+    resource: Option<Arc<ResourceRules>>,
     statuses: Vec<Status>,
 }
 
@@ -151,9 +152,9 @@ impl Rules {
         self.in_force.load().statuses.clone()
     }
 
-    /// The rules for cpu and memory, where the file has any that can be read.
+    /// The rules for cpu and memory, where the file has any that can be used.
     #[must_use]
-    pub fn resource_rules(&self) -> Option<Arc<ResourceRulesText>> {
+    pub fn resource_rules(&self) -> Option<Arc<ResourceRules>> {
         self.in_force.load().resource.clone()
     }
 
@@ -297,9 +298,9 @@ impl InForce {
         let (objects, external) = (usable(file.rules, Kind::Objects), usable(file.external, Kind::External));
         (in_force.objects, in_force.external) = (objects, external);
         if let Some(Written { name, place, rule }) = file.resource {
-            let outcome = match rule {
+            let outcome = match rule.and_then(|text| ResourceRules::of(&text, sources)) {
                 Ok(rule) => {
-                    let example = "read, and not used yet: metrics.k8s.io is not served".to_owned();
+                    let example = rule.example();
                     in_force.resource = Some(Arc::new(rule));
                     Ok(example)
                 }

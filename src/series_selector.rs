@@ -51,12 +51,8 @@ pub fn parse(text: &str) -> Result<Vec<Matcher>, SelectorError> {
         return Err(SelectorError::TooLong { bytes: text.len() });
     }
     let more = || SelectorError::NoSelector { text: start_of(text) };
-    let nested = text.bytes().filter(|b| b"([".contains(b)).count();
-    // Parentheses belong into quoted values only: nothing of an expression may lead the parser deep.
-    if nested > 0
-        && text.split('"').step_by(2).any(|outside| outside.contains(['(', '[']))
-        && !text.contains('\'')
-    {
+    // Brackets belong into quoted values only: nothing of an expression may lead the parser deep.
+    if has_bracket_outside_quotes(text) {
         return Err(more());
     }
     let parsed = parse_promql(text)
@@ -84,6 +80,27 @@ pub fn parse(text: &str) -> Result<Vec<Matcher>, SelectorError> {
     Ok(matchers)
 }
 
+/// Whether there is a `(` or `[` that is not part of a quoted value: in `"…"` and `'…'` a backslash takes the
+/// next character along, in backticks it means itself.
+fn has_bracket_outside_quotes(text: &str) -> bool {
+    let mut quote = None;
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match (quote, character) {
+            (None, '(' | '[') => return true,
+            // A comment, to the end of the line.
+            (None, '#') => while characters.next().is_some_and(|character| character != '\n') {},
+            (None, '"' | '\'' | '`') => quote = Some(character),
+            (Some('"' | '\''), '\\') => {
+                characters.next();
+            }
+            (Some(opening), closing) if opening == closing => quote = None,
+            _ => {}
+        }
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +118,8 @@ mod tests {
             (r#"cpu{namespace="shop",pod=~"web .*"}"#, true),
             (r#"cpu{pod="web (1)"}"#, true),
             (r#"cpu{pod!~"web.+"}"#, false),
+            (r#"cpu{pod!="\"["}"#, true),
+            (r#"cpu{pod!='it\'s (',namespace=`shop`}"#, true),
             (r#"{__name__=~"c.*|memory", namespace!="shop"}"#, false),
         ] {
             let matchers = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -116,6 +135,7 @@ mod tests {
             r#"{a=""}"#,
             r#"{a=~".*"}"#,
             "cpu[5m]",
+            "cpu # \"\n[5m]",
             "cpu offset 5m",
             "cpu @ 1",
             "rate(cpu[5m])",

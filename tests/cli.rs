@@ -118,7 +118,6 @@ fn a_command_line_that_is_none_exits_with_2_and_help_with_0() {
     for (args, code, said) in [
         (&["--unknown"][..], 2, "--unknown"),
         (&["--listen", "nowhere"], 2, "--listen"),
-        (&["--config", "rules.yaml"], 2, "--settings"),
         (&["import"], 2, "<FILE>"),
         (&["delete"], 2, "--match"),
         (&["delete", "--match={}"], 2, "selector"),

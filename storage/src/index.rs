@@ -16,6 +16,7 @@ use crate::keyvalue::{KeyValue, Tree};
 use crate::labels::Labels;
 use crate::postings::{PostingKey, Postings};
 use crate::rollup::{UnitRecord, unit_key};
+use crate::stored_labels::{LabelPool, StoredLabels};
 use bincode::Options;
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
@@ -86,7 +87,9 @@ impl Default for Checkpoint {
 /// All that the index knows when a store is opened.
 pub(crate) struct Loaded {
     pub(crate) checkpoint: Checkpoint,
-    pub(crate) series: Vec<(u32, Labels)>,
+    pub(crate) series: Vec<(u32, StoredLabels)>,
+    /// The labels of all of them.
+    pub(crate) labels: LabelPool,
     pub(crate) postings: Postings,
     pub(crate) blocks: Vec<BlockRecord>,
     pub(crate) deletes: Vec<DeleteRecord>,
@@ -219,7 +222,7 @@ impl Index {
             None => Checkpoint::default(),
         };
         *self.checkpoint.lock() = checkpoint;
-        let mut series = Vec::new();
+        let (mut series, mut pool) = (Vec::new(), LabelPool::default());
         let mut known = RoaringBitmap::new();
         trees.series.scan(|key, value| {
             let id = <[u8; 4]>::try_from(key).map_err(|_| self.damaged("a series' key"))?;
@@ -228,7 +231,7 @@ impl Index {
             let labels =
                 Labels::new(pairs).map_err(|error| self.damaged(&format!("series {id}: {error}")))?;
             known.insert(id);
-            series.push((id, labels));
+            series.push((id, pool.store(&labels)));
             Ok(())
         })?;
         let mut postings = Postings::default();
@@ -262,7 +265,7 @@ impl Index {
             deletes.push(self.decode(value, "a delete")?);
             Ok(())
         })?;
-        Ok(Loaded { checkpoint, series, postings, blocks, deletes, rollups })
+        Ok(Loaded { checkpoint, series, labels: pool, postings, blocks, deletes, rollups })
     }
 
     pub(crate) fn put_series<'a>(

@@ -112,8 +112,9 @@ fn open_catalog(state: &State, store: StoreRecord, checkpoint: Checkpoint) -> Re
 /// Brings what the index knows into memory. Answers the paths of all blocks it names.
 pub(crate) fn restore(state: &State, loaded: Loaded) -> Result<HashSet<PathBuf>> {
     state.registry.reserve(loaded.checkpoint.next_series.max(1));
+    state.registry.adopt(loaded.labels);
     for (id, labels) in loaded.series {
-        state.registry.restore(id, &labels);
+        state.registry.restore_stored(id, labels);
     }
     *state.postings.write() = loaded.postings;
     let mut deletes = Deletes::default();
@@ -268,6 +269,7 @@ mod tests {
     use crate::matcher::Matcher;
     use crate::postings::Postings;
     use crate::select::Selection;
+    use crate::stored_labels::LabelPool;
 
     #[test]
     fn a_series_that_the_index_stored_without_its_postings_is_found_again() {
@@ -275,9 +277,11 @@ mod tests {
         let state = State::new(dir.path(), Options::default(), 1_000);
         let pairs = [("__name__", "m"), ("pod", "p")];
         // A seal was cut off between the two.
+        let mut labels = LabelPool::default();
         let loaded = Loaded {
             checkpoint: Checkpoint::default(),
-            series: vec![(1, Labels::new(pairs).expect("valid"))],
+            series: vec![(1, labels.store(&Labels::new(pairs).expect("valid")))],
+            labels,
             postings: Postings::default(),
             blocks: Vec::new(),
             deletes: Vec::new(),

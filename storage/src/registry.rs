@@ -2,7 +2,7 @@
 
 use crate::labels::Labels;
 use crate::series::Series;
-use crate::stored_labels::LabelPool;
+use crate::stored_labels::{LabelPool, StoredLabels};
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::RwLock;
@@ -59,6 +59,18 @@ impl Registry {
         let series = Arc::new(Series::new(id, maps.labels.store(labels), false));
         maps.insert(&series, labels);
         series
+    }
+
+    /// Takes over the labels of stored series, before there is any.
+    pub(crate) fn adopt(&self, labels: LabelPool) {
+        self.maps.write().labels = labels;
+    }
+
+    /// Registers a stored series, of labels that were [taken over](Self::adopt), under the number it has.
+    pub(crate) fn restore_stored(&self, id: u32, stored: StoredLabels) {
+        self.reserve(id.saturating_add(1));
+        let labels = stored.to_labels();
+        self.maps.write().insert(&Arc::new(Series::new(id, stored, true)), &labels);
     }
 
     /// Registers a stored series under the number it has.

@@ -20,6 +20,7 @@ use crate::quarantine;
 use crate::recover::{INDEX_DIR, Recovered, replay, restore, restore_latest, sort_orphans};
 use crate::rollup;
 use crate::state::State;
+use crate::stored_labels::LabelPool;
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
@@ -43,7 +44,7 @@ pub(crate) fn repair(dir: &Path, options: &Options, found: Error) -> Result<Reco
     let mut needed_from_seq = None;
     let mut rollups = rollup::build::units_below(dir);
     if let Some((_, loaded)) = by_index.filter(|(by_index, _)| *by_index == store) {
-        contents.series.extend(loaded.series);
+        contents.series.extend(loaded.series.iter().map(|(id, labels)| (*id, labels.to_labels())));
         contents.deletes.extend(loaded.deletes.into_iter().map(|d| ((d.seq, d.series), d)));
         needed_from_seq = Some(loaded.checkpoint.next_seq);
         rollups = loaded.rollups;
@@ -102,8 +103,9 @@ pub(crate) fn repair(dir: &Path, options: &Options, found: Error) -> Result<Reco
     let mut postings = Postings::default();
     contents.series.iter().for_each(|(id, labels)| postings.add(*id, labels.iter()));
     postings.take_changes();
-    let series = contents.series.into_iter().collect();
-    let loaded = Loaded { checkpoint, series, postings, blocks, deletes, rollups: Vec::new() };
+    let mut labels = LabelPool::default();
+    let series = contents.series.iter().map(|(id, set)| (*id, labels.store(set))).collect();
+    let loaded = Loaded { checkpoint, series, labels, postings, blocks, deletes, rollups: Vec::new() };
     let known = restore(&state, loaded)?;
     rollup::build::restore(&state, rollups)?;
     let (log, oldest_seq) = salvage_log(&state, store, checkpoint.next_seq, &mut reasons)?;

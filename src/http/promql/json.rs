@@ -9,13 +9,23 @@ use std::fmt::{self, Write};
 const PLAIN_MAX: f64 = 1e21;
 const PLAIN_MIN: f64 = 1e-6;
 
+/// Room for the labels of most series.
+const LABELS_BYTES: usize = 512;
+
 pub(super) fn write_string(text: &str, json: &mut dyn Write) -> fmt::Result {
-    if text.bytes().all(|b| b >= b' ' && b != b'"' && b != b'\\' && b != 0x7f) {
-        json.write_char('"')?;
-        json.write_str(text)?;
-        return json.write_char('"');
+    let mut string = String::with_capacity(text.len() + 2);
+    push_string(text, &mut string);
+    json.write_str(&string)
+}
+
+fn push_string(text: &str, json: &mut String) {
+    if text.bytes().any(|b| b < b' ' || b == b'"' || b == b'\\' || b == 0x7f) {
+        json.push_str(&serde_json::Value::from(text).to_string());
+        return;
     }
-    write!(json, "{}", serde_json::Value::from(text))
+    json.push('"');
+    json.push_str(text);
+    json.push('"');
 }
 
 /// A list of what `write` makes of each.
@@ -38,16 +48,19 @@ pub(super) fn write_labels<'l>(
     labels: impl Iterator<Item = (&'l str, &'l str)>,
     json: &mut dyn Write,
 ) -> fmt::Result {
-    json.write_char('{')?;
+    // In one piece: an answer of hundreds of series has thousands of labels.
+    let mut text = String::with_capacity(LABELS_BYTES);
+    text.push('{');
     for (place, (name, value)) in labels.enumerate() {
         if place > 0 {
-            json.write_char(',')?;
+            text.push(',');
         }
-        write_string(name, json)?;
-        json.write_char(':')?;
-        write_string(value, json)?;
+        push_string(name, &mut text);
+        text.push(':');
+        push_string(value, &mut text);
     }
-    json.write_char('}')
+    text.push('}');
+    json.write_str(&text)
 }
 
 pub(super) fn write_metric(labels: &SeriesLabels, json: &mut dyn Write) -> fmt::Result {

@@ -14,10 +14,15 @@ use crate::head::Head;
 use crate::index::Checkpoint;
 use crate::inner::Inner;
 use crate::log;
+use crate::postings::PostingKey;
 use crate::series::Series;
+use roaring::RoaringBitmap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// How many entries are put into the index before it is synced.
+const PUTS_PER_SYNC: usize = 20_000;
 
 /// Samples of a series that are set aside to be sealed.
 type Frozen = Arc<Head>;
@@ -144,18 +149,31 @@ impl Inner {
         self.index.put_blocks(class, partition_start_ms, &of_partition)
     }
 
+    /// Puts series and postings, durably.
+    fn put_new(&self, series: &[Arc<Series>], postings: &[(PostingKey, RoaringBitmap)]) -> Result<()> {
+        for (place, series) in series.iter().enumerate() {
+            self.sync_now_and_then(place)?;
+            self.index.put_series(series.id, series.labels.iter())?;
+        }
+        for (place, (key, piece)) in postings.iter().enumerate() {
+            self.sync_now_and_then(place)?;
+            self.index.put_postings(key, piece)?;
+        }
+        self.index.sync()
+    }
+
+    /// What was put and not yet synced stays in memory, however small the database's cache is.
+    fn sync_now_and_then(&self, place: usize) -> Result<()> {
+        if place > 0 && place.is_multiple_of(PUTS_PER_SYNC) { self.index.sync() } else { Ok(()) }
+    }
+
     /// Stores the series and postings that the index does not have yet.
     fn index_new_series(&self) -> Result<()> {
         let new = std::mem::take(&mut *self.state.unindexed.lock());
         let changes = self.state.postings.write().take_changes();
         let live: Vec<Arc<Series>> = new.iter().filter(|series| !series.is_removed()).cloned().collect();
         let stored = self.catalog.lock().add(&live, &self.state.deletes());
-        let stored = stored
-            .and_then(|()| {
-                live.iter().try_for_each(|series| self.index.put_series(series.id, series.labels.iter()))
-            })
-            .and_then(|()| changes.iter().try_for_each(|(key, piece)| self.index.put_postings(key, piece)))
-            .and_then(|()| self.index.sync());
+        let stored = stored.and_then(|()| self.put_new(&live, &changes));
         if stored.is_err() {
             self.state.unindexed.lock().extend(new);
             self.state.postings.write().put_back(changes);

@@ -6,6 +6,7 @@ pub mod export;
 pub mod inspect;
 pub mod operations;
 pub mod registration;
+pub mod shadow;
 
 use crate::config::registration::KubeconfigArgs;
 use crate::kubernetes::cluster::{Cluster, ClusterSettings};

@@ -22,6 +22,7 @@ pub mod retention;
 mod rules;
 mod scrape;
 mod settings_file;
+pub mod shadow;
 mod tls;
 
 pub use apis::ApisArgs;
@@ -45,6 +46,7 @@ use self::explain::ExplainArgs;
 use self::export::ExportArgs;
 use self::inspect::InspectArgs;
 use self::registration::{PreflightArgs, RegistrationArgs, TakeOverArgs};
+use self::shadow::ShadowArgs;
 use crate::app::Settings;
 use crate::ingest::import::ImportArgs;
 use crate::time::parse_duration;
@@ -86,6 +88,8 @@ pub enum Command {
     TakeOver(Box<TakeOverArgs>),
     /// Give the metrics APIs back to whom they were taken from.
     GiveBack(Box<RegistrationArgs>),
+    /// Compare Lookback with the adapter that the cluster has, by what its autoscalers would make of either.
+    Shadow(Box<ShadowArgs>),
     /// Delete series, or a span of them, while no server holds the store.
     Delete(Box<DeleteCommand>),
     /// Show what a data directory holds and how much it takes, also beside a running server.

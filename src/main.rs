@@ -8,10 +8,11 @@ use clap::Parser;
 use lookback::app::{App, Parts};
 use lookback::clock::{Clock, SystemClock};
 use lookback::commands::check_config::check_config;
-use lookback::commands::{explain, export, inspect, operations, registration};
+use lookback::commands::{explain, export, inspect, operations, registration, shadow};
 use lookback::config::delete::Selector;
 use lookback::config::export::ExportArgs;
 use lookback::config::retention::{parse_rules, read_rules_file};
+use lookback::config::shadow::ShadowArgs;
 use lookback::config::{
     BackupArgs, Cli, Command, DeleteCommand, ImportCommand, LogArgs, LogFormat, ServeArgs, StoreArgs,
 };
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Command::Preflight(args) => run(&args.registration.log, registration::preflight(&args)),
         Command::TakeOver(args) => run(&args.registration.log, registration::take_over(&args)),
         Command::GiveBack(args) => run(&args.log, registration::give_back(&args)),
+        Command::Shadow(args) => run(&args.log, run_shadow(&args)),
         Command::Delete(args) => run(&args.log, run_delete(&args)),
         Command::Inspect(args) => run(&args.log.clone(), aside(move || inspect::inspect(&args))),
         Command::Export(args) => run(&args.log, run_export(&args)),
@@ -201,6 +203,11 @@ async fn run_backup(args: &BackupArgs) -> anyhow::Result<()> {
     }
     writeln!(std::io::stdout(), "{said}")?;
     Ok(())
+}
+
+async fn run_shadow(args: &ShadowArgs) -> anyhow::Result<()> {
+    let stop = stop_signals().context("signals can't be listened for")?;
+    shadow::shadow(args, &SystemClock, stopped(stop)).await
 }
 
 /// Does work that blocks on a thread of its own.

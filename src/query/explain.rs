@@ -2,7 +2,7 @@
 //! of it.
 
 use crate::kubernetes::autoscalers::EXTERNAL;
-use crate::kubernetes::replica_formula::{Summary, TOLERANCE, TargetKind, proposed};
+use crate::kubernetes::replica_formula::{Replicas, Summary, TOLERANCE, TargetKind, proposed};
 use crate::store::{Context, SeriesSamples, Store, StoreError};
 use jiff::Timestamp;
 use lookback_storage::{Labels, Matcher};
@@ -127,9 +127,13 @@ fn metric(
     );
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts; a cast saturates")]
     let whole = |count: f64| count as u32;
-    let answer =
-        Summary { sum: sum.unwrap_or(0.0), items: whole(items), missing: whole(missing.unwrap_or(0.0)) };
-    match proposed(target_kind, target, answer, whole(current?)) {
+    let answer = Summary {
+        sum: sum.unwrap_or(0.0),
+        items: whole(items),
+        missing: whole(missing.unwrap_or(0.0)),
+        pending: 0,
+    };
+    match proposed(target_kind, target, answer, Replicas::all_ready(whole(current?))) {
         Some(replicas) => {
             let _ = writeln!(
                 text,

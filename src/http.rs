@@ -32,6 +32,7 @@ pub mod reload;
 pub mod remote_write;
 pub mod remote_write_v2;
 pub mod resource_metrics;
+pub mod routes;
 pub mod server;
 pub mod summary;
 pub mod tls;

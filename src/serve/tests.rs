@@ -1,13 +1,15 @@
 //! The assembled server, by real connections.
 
 use super::*;
-use crate::app::Parts;
+use crate::app::{Parts, Settings};
 use crate::clock::ManualClock;
 use crate::config::{Cli, Command};
+use crate::http::routes::{self, Route};
 use crate::store::opening::OpeningStore;
 use crate::testing::{NOW_MS, TestApp};
 use clap::Parser;
 use prepare::{PrepareError, Prepared, prepare};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -26,6 +28,31 @@ async fn get(address: std::net::SocketAddr, path: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("answers");
     answer
+}
+
+/// The paths that a router has, as it lists them itself.
+fn paths_of(router: &Router) -> BTreeSet<String> {
+    let text = format!("{router:?}");
+    let after_id = text.split("RouteId(").filter_map(|part| part.split_once("): \"")?.1.split('"').next());
+    // Its fallback goes by two paths of its own.
+    let is_route = |path: &&str| *path != "/" && !path.contains("__private__axum_fallback");
+    after_id.filter(is_route).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_table_of_routes_has_every_route_of_both_ports() {
+    let table = |parts: &[&[Route]]| -> BTreeSet<String> {
+        parts.iter().copied().flatten().map(|route| route.path.to_owned()).collect()
+    };
+    for kubernetes_apis_on_plain_port in [true, false] {
+        let TestApp { app, .. } =
+            &TestApp::with_settings(Settings { kubernetes_apis_on_plain_port, ..Settings::default() });
+        let kubernetes = if kubernetes_apis_on_plain_port { routes::KUBERNETES } else { &[] };
+        let plain = plain_router(app, PlainAuth::new(None));
+        assert_eq!(paths_of(&plain), table(&[routes::PROBES, routes::PLAIN, kubernetes]));
+        let secure = secure_router(app, SecureAuth::new(None, None, app.clock.clone()));
+        assert_eq!(paths_of(&secure), table(&[routes::PROBES, routes::KUBERNETES]));
+    }
 }
 
 #[tokio::test]

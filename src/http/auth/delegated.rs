@@ -8,10 +8,12 @@
 //! |---|---|
 //! | `POST /write-metrics/namespaces/N/pods/P/M` | `create` `pods/M` named P in N (the other forms likewise: `metrics` named M; at the cluster scope) |
 //! | a batch, remote write, any other push | `create` `*/*` at the cluster scope, or else in the service account's own namespace, which then bounds it |
+//! | deletes and backups, `/api/v1/admin/…` | `delete` `*/*`, likewise; a backup at the cluster scope |
 //! | a read | `get` `*/*` at the cluster scope, or else in the own namespace and in the one that `namespace=` names, which then bound it |
 //! | `/metrics` | `get` on the path, as for any Kubernetes component |
 
 use crate::http::error::ApiError;
+use crate::http::routes::reads_by_post;
 use crate::kubernetes::discovery::{CUSTOM_METRICS_GROUP, Version};
 use crate::kubernetes::request_attributes::{RequestAttributes, ResourceAttributes};
 use crate::kubernetes::resources::resolve;
@@ -73,7 +75,7 @@ impl Delegated {
             user: user.user.clone(),
             groups: user.groups.clone(),
             scope,
-            read: verb == "get",
+            read: verb == "get" || is_administration(uri.path()),
             write: verb != "get",
         };
         if user.is_in(MASTERS) {
@@ -146,23 +148,18 @@ fn namespace_of(query: &str) -> Option<String> {
 /// What a request of the plain port does, as a verb of Kubernetes. Whatever is not known to read writes,
 /// so that a right to read never suffices for it.
 fn verb(method: &Method, path: &str) -> &'static str {
-    const READ_BY_POST: [&str; 8] = [
-        "/api/v1/metrics",
-        "/api/v1/query",
-        "/api/v1/query_range",
-        "/api/v1/query_exemplars",
-        "/api/v1/series",
-        "/api/v1/labels",
-        "/api/v1/format_query",
-        "/api/v1/parse_query",
-    ];
     match *method {
+        _ if is_administration(path) => "delete",
         Method::GET | Method::HEAD => "get",
-        Method::POST if READ_BY_POST.contains(&path) => "get",
+        Method::POST if reads_by_post(path) => "get",
         Method::DELETE => "delete",
-        _ if path.starts_with("/api/v1/admin/") => "delete",
         _ => "create",
     }
+}
+
+/// A backup takes the right to read and to write all: `delete` stands for both.
+fn is_administration(path: &str) -> bool {
+    path.starts_with("/api/v1/admin/")
 }
 
 /// The object that a single push describes, in the words of the API that reads it back. Its resource goes
@@ -182,7 +179,7 @@ fn written_object(verb: &str, path: &str) -> Option<ResourceAttributes> {
 
 fn is_discovery(what: &RequestAttributes) -> bool {
     let RequestAttributes::Path { verb, path } = what else { return false };
-    let known = path == "/apis" || path == "/version" || path.starts_with("/apis/");
+    let known = matches!(path.trim_end_matches('/'), "/apis" | "/version") || path.starts_with("/apis/");
     verb == "get" && (known || path.starts_with("/openapi/"))
 }
 
@@ -251,6 +248,7 @@ mod tests {
         for (method, path, expected) in [
             (Method::GET, "/api/v1/metrics", "get"),
             (Method::POST, "/api/v1/query_range", "get"),
+            (Method::POST, "/api/v1/summary", "get"),
             (Method::POST, "/api/v1/write", "create"),
             (Method::PUT, "/metrics/job/x", "create"),
             (Method::POST, "/api/v1/admin/tsdb/delete_series", "delete"),

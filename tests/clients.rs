@@ -97,17 +97,28 @@ fn what_prometheus_client_exposes_is_scraped_also_over_tls_and_ends_with_the_tar
     let mut tls = python("expose.py", "prometheus_client").unwrap();
     tls.args([&certificate, &key]);
     let tls = Exposing::start(tls);
+    let mut mutual = python("expose.py", "prometheus_client").unwrap();
+    mutual.args([&certificate, &key, &certificate]);
+    let mutual = Exposing::start(mutual);
     let https = format!("scheme: https\n  tls_config: {{ca_file: {certificate}}}");
+    let shown = format!(
+        "scheme: https\n  tls_config: {{ca_file: {certificate}, cert_file: {certificate}, key_file: {key}}}"
+    );
     let config = "scrape_configs:\n".to_owned()
         + &job("plain", plain.1, "honor_labels: false")
-        + &job("tls", tls.1, &https);
+        + &job("tls", tls.1, &https)
+        + &job("mutual", mutual.1, &shown)
+        + &job("stranger", mutual.1, &https);
     let config = file("scrape.yml", &config);
     let server = Server::start(data.path(), &["--log-level", "warn", "--scrape-config", &config]);
-    for pod in ["plain-0", "tls-0"] {
+    for pod in ["plain-0", "tls-0", "mutual-0"] {
         wait_until("the target is scraped", || latest(&server, pod, "visits_total").as_deref() == Some("7"));
         assert_eq!(latest(&server, pod, "temperature").as_deref(), Some("21500m"));
         assert_eq!(latest(&server, pod, "up").as_deref(), Some("1"));
     }
+    wait_until("who shows no certificate is told so", || {
+        latest(&server, "stranger-0", "up").as_deref() == Some("0")
+    });
     drop(plain);
     wait_until("the target is down, and its series have ended", || {
         latest(&server, "plain-0", "up").as_deref() == Some("0")

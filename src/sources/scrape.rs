@@ -6,12 +6,15 @@
 //! --scrape-pods         ─▶ [`pods`]  ──┘               jitter, timeout, staleness        TLS, gzip     labels, up
 //! ```
 //!
+//! What a file's targets are (`discovered`) and what becomes of their samples is changed by rules ([`relabel`]).
 //! Everything is bounded: targets, scrapes at once, bodies (and all of them together by the budget that
 //! requests share), samples of a target. A slow target holds up nobody but itself.
 
 pub mod config;
+mod discovered;
 pub mod fetch;
 pub mod pods;
+pub mod relabel;
 pub mod scraper;
 pub mod settings;
 pub mod target;

@@ -13,22 +13,24 @@
 //!     body_size_limit: 10MB
 //!     basic_auth: {username: u, password_file: /etc/p}      # or password
 //!     authorization: {type: Bearer, credentials_file: /etc/t}   # or credentials; or bearer_token_file
-//!     tls_config: {ca_file: /etc/ca.crt, server_name: web}
+//!     tls_config: {ca_file: /etc/ca.crt, server_name: web, cert_file: /etc/me.crt, key_file: /etc/me.key}
+//!     follow_redirects: true        # unless said
+//!     relabel_configs: []           # of targets: see `relabel`
+//!     metric_relabel_configs: []    # of what they expose
 //! ```
 //!
 //! What is not listed here is refused by its name, with its line: a configuration that means something
-//! else than it says would be worse than none. Redirects are not followed.
+//! else than it says would be worse than none.
 
-use super::settings::{Authorization, Job, Secret, Target, Tls, address};
+use super::discovered::Common;
+use super::relabel::Rule;
+use super::settings::{Authorization, Certificate, Job, Secret, Target, Tls};
 use crate::text::start_of;
 use crate::time::parse_duration;
-use lookback_storage::Labels;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Deserializer};
 use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -96,10 +98,10 @@ pub fn parse(text: &str) -> Result<Vec<Target>, String> {
         if job.job_name.is_empty() || !names.insert(&job.job_name) {
             return Err(in_job("each job needs a job_name of its own".to_owned()));
         }
-        let settings = Arc::new(job.settings(&file.global).map_err(in_job)?);
+        let common = job.common(&file.global).map_err(in_job)?;
         for group in &job.static_configs {
             for target in &group.targets {
-                targets.push(job.target(target, &group.labels, &settings).map_err(in_job)?);
+                targets.extend(common.target(target, &group.labels).map_err(in_job)?);
             }
         }
         if targets.len() > TARGETS_MAX {
@@ -144,6 +146,11 @@ struct ScrapeConfig {
     authorization: Option<TokenAuth>,
     bearer_token_file: Option<PathBuf>,
     tls_config: Option<TlsConfig>,
+    follow_redirects: Option<bool>,
+    #[serde(default)]
+    relabel_configs: Vec<Rule>,
+    #[serde(default)]
+    metric_relabel_configs: Vec<Rule>,
     #[serde(default)]
     static_configs: Vec<StaticConfig>,
 }
@@ -178,6 +185,21 @@ struct TokenAuth {
 struct TlsConfig {
     ca_file: Option<PathBuf>,
     server_name: Option<String>,
+    cert_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+}
+
+impl TlsConfig {
+    fn tls(&self) -> Result<Tls, String> {
+        let certificate = match (&self.cert_file, &self.key_file) {
+            (None, None) => None,
+            (Some(chain), Some(key)) => {
+                Some(Certificate { chain_file: chain.clone(), key_file: key.clone() })
+            }
+            _ => return Err("a tls_config needs both of cert_file and key_file, or none".to_owned()),
+        };
+        Ok(Tls { ca_file: self.ca_file.clone(), server_name: self.server_name.clone(), certificate })
+    }
 }
 
 #[derive(Deserialize)]
@@ -224,7 +246,7 @@ impl<'de> Deserialize<'de> for Size {
 }
 
 impl ScrapeConfig {
-    fn settings(&self, global: &Global) -> Result<Job, String> {
+    fn common(&self, global: &Global) -> Result<Common, String> {
         let interval = self.scrape_interval.or(global.scrape_interval).map_or(INTERVAL, |span| span.0);
         // As in Prometheus: a timeout of the job must fit, the global one is cut to fit.
         let timeout = match self.scrape_timeout {
@@ -234,23 +256,33 @@ impl ScrapeConfig {
             Some(Span(timeout)) => timeout,
             None => global.scrape_timeout.map_or(TIMEOUT, |span| span.0).min(interval),
         };
-        let tls = match (self.scheme, &self.tls_config) {
-            (Some(Scheme::Https), Some(tls)) => {
-                Some(Tls { ca_file: tls.ca_file.clone(), server_name: tls.server_name.clone() })
-            }
-            (Some(Scheme::Https), None) => Some(Tls::default()),
-            (_, Some(_)) => return Err("a tls_config needs scheme: https".to_owned()),
-            (_, None) => None,
-        };
-        Ok(Job {
+        let https = self.scheme == Some(Scheme::Https);
+        // A rule may turn a target to https.
+        if self.tls_config.is_some() && !https && self.relabel_configs.is_empty() {
+            return Err("a tls_config needs scheme: https".to_owned());
+        }
+        let tls = self.tls_config.as_ref().map(TlsConfig::tls).transpose()?.unwrap_or_default();
+        let job = Job {
             interval,
             timeout,
-            tls,
+            tls: None,
             authorization: self.authorization()?,
+            follow_redirects: self.follow_redirects.unwrap_or(true),
             honor_labels: self.honor_labels,
             honor_timestamps: self.honor_timestamps.unwrap_or(true),
+            metric_rules: self.metric_relabel_configs.clone(),
             samples_max: self.sample_limit.filter(|limit| *limit > 0).unwrap_or(SAMPLES_MAX),
             body_bytes_max: self.body_size_limit.map(|size| size.0).filter(|bytes| *bytes > 0),
+        };
+        let (job, job_tls) = Common::variants(job, tls);
+        Ok(Common {
+            name: self.job_name.clone(),
+            job,
+            job_tls,
+            https,
+            path: self.metrics_path.clone().unwrap_or_else(|| "/metrics".to_owned()),
+            params: self.params.clone(),
+            rules: self.relabel_configs.clone(),
         })
     }
 
@@ -278,41 +310,6 @@ impl ScrapeConfig {
             }
             _ => Err(one.to_owned()),
         }
-    }
-
-    fn target(
-        &self,
-        target: &str,
-        labels: &BTreeMap<String, String>,
-        settings: &Arc<Job>,
-    ) -> Result<Target, String> {
-        let address = address(target, settings.tls.is_some())?;
-        let mut all = BTreeMap::from([
-            ("job".to_owned(), self.job_name.clone()),
-            ("instance".to_owned(), address.clone()),
-        ]);
-        for (name, value) in labels {
-            if name.starts_with("__") {
-                return Err(format!(
-                    "the label {:?}: names that begin with __ are not supported",
-                    start_of(name)
-                ));
-            }
-            all.insert(name.clone(), value.clone());
-        }
-        Labels::new(all.iter().map(|(n, v)| (n.as_str(), v.as_str())).chain([("__name__", "up")]))
-            .map_err(|error| error.to_string())?;
-        let path = self.metrics_path.as_deref().unwrap_or("/metrics");
-        let mut path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-        for (name, values) in &self.params {
-            for value in values {
-                path.push(if path.contains('?') { '&' } else { '?' });
-                path += &format!("{}={}", encoded(name), encoded(value));
-            }
-        }
-        path.parse::<axum::http::uri::PathAndQuery>().map_err(|_| format!("{path:?} is no path"))?;
-        Ok(Target { address, path, labels: all.into_iter().collect(), job: Arc::clone(settings) })
     }
 }
 
@@ -367,8 +364,8 @@ scrape_configs:
 
     #[test]
     fn what_is_not_understood_is_named_with_its_line() {
-        let error = parse("scrape_configs:\n- job_name: a\n  relabel_configs: []\n").expect_err("refused");
-        assert!(error.contains("relabel_configs") && error.contains("line 3"), "{error}");
+        let error = parse("scrape_configs:\n- job_name: a\n  oauth2: {}\n").expect_err("refused");
+        assert!(error.contains("oauth2") && error.contains("line 3"), "{error}");
         let job = |more: &str| format!("scrape_configs:\n- job_name: a\n  {more}\n");
         for (text, why) in [
             (job("scrape_timeout: 2m"), "longer than the scrape_interval"),
@@ -378,7 +375,21 @@ scrape_configs:
             (job("body_size_limit: 1TB"), "is no size"),
             (job("scheme: ftp"), "ftp"),
             (job("static_configs: [{targets: ['http://x']}]"), "is no target"),
-            (job("static_configs: [{targets: [x], labels: {__a: b}}]"), "__a"),
+            (job("relabel_configs: [{action: paint}]"), "is no action"),
+            (job("metric_relabel_configs: [{regex: '('}]"), "target_label"),
+            (job("scheme: https\n  tls_config: {cert_file: x}"), "key_file"),
+            (
+                job(
+                    "static_configs: [{targets: [x]}]\n  relabel_configs: [{target_label: __scheme__, replacement: ftp}]",
+                ),
+                "\"ftp\" is no scheme",
+            ),
+            (
+                job(
+                    "static_configs: [{targets: [x]}]\n  relabel_configs: [{target_label: __address__, replacement: ''}]",
+                ),
+                "is no target",
+            ),
             (job("scrape_interval: 1m") + "- job_name: a\n", "job_name of its own"),
             ("rule_files: []".to_owned(), "rule_files"),
         ] {
@@ -386,6 +397,47 @@ scrape_configs:
             assert!(error.contains(why), "{text}: {error}");
         }
         assert!(read(Path::new("/nonexistent.yml")).is_err());
+    }
+
+    #[test]
+    fn targets_are_relabelled_as_prometheus_does_it() {
+        let targets = parse(
+            "
+scrape_configs:
+  - job_name: web
+    params: {module: [a, b]}
+    tls_config: {ca_file: /ca}
+    static_configs:
+      - targets: ['web-0:8080', 'web-1', 'db-0:9187', 'probed']
+        labels: {__team: blue}
+    relabel_configs:
+      - {source_labels: [__address__], regex: 'db-.*', action: drop}
+      - {source_labels: [__address__], regex: '(web)-([0-9]+).*', target_label: pod, replacement: $1-$2}
+      - {source_labels: [__address__], regex: 'web-1', target_label: __scheme__, replacement: https}
+      - {source_labels: [__address__], regex: probed, target_label: __param_target, replacement: site}
+      - {source_labels: [__address__], regex: probed, target_label: __param_module, replacement: c}
+      - {source_labels: [__address__], regex: probed, target_label: instance, replacement: site}
+      - {source_labels: [__address__], regex: probed, target_label: __metrics_path__, replacement: /probe}
+      - {source_labels: [__address__], regex: probed, target_label: __scrape_interval__, replacement: 5m}
+      - {source_labels: [__address__], regex: probed, target_label: __address__, replacement: 'prober:1'}
+      - {regex: '__(team)', action: labelmap}
+",
+        )
+        .expect("understood");
+        let told = |target: &Target| {
+            let labels: Vec<_> = target.labels.iter().map(|(n, v)| format!("{n}={v}")).collect();
+            format!("{} {} {:?}", target.url(), labels.join(","), target.job.interval)
+        };
+        assert_eq!(
+            targets.iter().map(told).collect::<Vec<_>>(),
+            [
+                "http://web-0:8080/metrics?module=a&module=b instance=web-0:8080,job=web,pod=web-0,team=blue 60s",
+                "https://web-1:443/metrics?module=a&module=b instance=web-1:443,job=web,pod=web-1,team=blue 60s",
+                "http://prober:1/probe?module=c&module=b&target=site instance=site,job=web,team=blue 300s",
+            ]
+        );
+        assert_eq!(targets[1].job.tls.as_ref().and_then(|tls| tls.ca_file.clone()), Some("/ca".into()));
+        assert_eq!(targets[0].job.tls, None);
     }
 
     proptest! {

@@ -100,8 +100,10 @@ impl Jobs {
             timeout: TIMEOUT.min(interval),
             tls,
             authorization: None,
+            follow_redirects: true,
             honor_labels: false,
             honor_timestamps: true,
+            metric_rules: Vec::new(),
             samples_max: SAMPLES_MAX,
             body_bytes_max: None,
         };

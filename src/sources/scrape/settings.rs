@@ -1,5 +1,6 @@
 //! One target: where it is, how it is asked, and what its series are labelled with.
 
+use super::relabel::Rule;
 use crate::text::start_of;
 use axum::http::uri::Authority;
 use std::path::PathBuf;
@@ -17,11 +18,15 @@ pub struct Job {
     pub tls: Option<Tls>,
     /// How Lookback shows who it is.
     pub authorization: Option<Authorization>,
+    /// Whether it is asked where it says it is to be found.
+    pub follow_redirects: bool,
     /// Whether labels that a target exposes win over those of the job.
     pub honor_labels: bool,
     /// Whether timestamps that a target exposes count.
     pub honor_timestamps: bool,
-    /// A scrape with more samples is refused as a whole.
+    /// What becomes of the labels of its samples.
+    pub metric_rules: Vec<Rule>,
+    /// A scrape with more samples, when these rules have been applied, is refused as a whole.
     pub samples_max: usize,
     /// A scrape with more bytes, decompressed, is refused as a whole; `None`: what requests may have.
     pub body_bytes_max: Option<usize>,
@@ -34,6 +39,17 @@ pub struct Tls {
     pub ca_file: Option<PathBuf>,
     /// The name that the certificate has to be for; `None`: the target's host.
     pub server_name: Option<String>,
+    /// What Lookback shows of itself.
+    pub certificate: Option<Certificate>,
+}
+
+/// A client's certificate, in files that are read at each scrape.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Certificate {
+    /// The certificate and what it is signed with, PEM.
+    pub chain_file: PathBuf,
+    /// Its key, PEM.
+    pub key_file: PathBuf,
 }
 
 /// What is sent as `Authorization`.

@@ -7,6 +7,7 @@
 //! is stored. Series with timestamps of their own end by themselves.
 
 use super::fetch::{FetchError, Fetched, fetch};
+use super::relabel::{LabelSet, Rule};
 use super::settings::{Job, Target};
 use crate::app::App;
 use crate::budget::Share;
@@ -15,7 +16,7 @@ use crate::ingest::exposition::{Outer, Syntax, read};
 use crate::ingest::intake::{Intake, IntakeError, Taken};
 use crate::store::{Scope, StoreError};
 use bytes::Bytes;
-use lookback_storage::{Labels, METRIC_NAME_LABEL, STALENESS_MARKER_BITS};
+use lookback_storage::{Labels, METRIC_NAME_LABEL, STALENESS_MARKER_BITS, WriteBatch};
 use std::collections::HashSet;
 use std::time::Duration;
 use thiserror::Error;
@@ -45,6 +46,9 @@ pub enum ScrapeError {
     /// Something of it can't be read.
     #[error("{0}")]
     Unreadable(String),
+    /// A rule makes labels that no series can have.
+    #[error("metric_relabel_configs: {0}")]
+    Relabelled(String),
     /// There is too much of it.
     #[error(transparent)]
     Intake(#[from] IntakeError),
@@ -195,6 +199,40 @@ async fn expose(app: &App, target: &Target) -> Result<Exposed, ScrapeError> {
     reading.await.map_err(|error| ScrapeError::Unreadable(error.to_string()))?
 }
 
+/// Applies `metric_relabel_configs`; what they leave out goes.
+fn relabel(batch: &mut WriteBatch, rules: &[Rule]) -> Result<(), ScrapeError> {
+    if rules.is_empty() {
+        return Ok(());
+    }
+    let mut series = Vec::with_capacity(batch.series.len());
+    let mut places = Vec::with_capacity(batch.series.len());
+    for labels in std::mem::take(&mut batch.series) {
+        let mut set = LabelSet::of(labels.iter());
+        if !set.relabel(rules) {
+            places.push(None);
+            continue;
+        }
+        let changed = set.is_changed().then(|| Labels::new(set.iter()));
+        let labels = match changed {
+            None => labels,
+            Some(Ok(changed)) if !changed.metric_name().is_empty() => changed,
+            Some(Ok(changed)) => return Err(ScrapeError::Relabelled(format!("{changed} has no name"))),
+            Some(Err(error)) => return Err(ScrapeError::Relabelled(error.to_string())),
+        };
+        places.push(Some(series.len()));
+        series.push(labels);
+    }
+    batch.series = series;
+    batch.samples.retain_mut(|sample| match places.get(sample.series) {
+        Some(Some(place)) => {
+            sample.series = *place;
+            true
+        }
+        _ => false,
+    });
+    Ok(())
+}
+
 fn read_all(
     body: &Bytes,
     syntax: Syntax,
@@ -208,8 +246,10 @@ fn read_all(
     if let Some(bad) = reading.first_bad {
         return Err(ScrapeError::Unreadable(bad));
     }
-    if reading.samples > job.samples_max {
-        return Err(ScrapeError::TooManySamples { samples: reading.samples, max: job.samples_max });
+    relabel(&mut intake.taken.batch, &job.metric_rules)?;
+    let samples = intake.taken.batch.samples.len();
+    if samples > job.samples_max {
+        return Err(ScrapeError::TooManySamples { samples, max: job.samples_max });
     }
     Ok(Exposed { taken: intake.taken, samples: reading.samples, _share: share })
 }

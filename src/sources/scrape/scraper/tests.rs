@@ -132,6 +132,57 @@ async fn labels_of_the_target_or_the_job_win_as_configured() {
 }
 
 #[tokio::test]
+async fn samples_are_relabelled_before_they_are_counted() {
+    let server = TestApp::new();
+    let exposing = Exposing::start("a{x=\"1\"} 1\nb 2\nb_drop 3\n").await;
+    let rules = "[{source_labels: [__name__], regex: .*_drop, action: drop}, {regex: x, action: labeldrop}, \
+                 {source_labels: [__name__], regex: b, target_label: __name__, replacement: c}]";
+    let target = exposing.target(&format!("sample_limit: 2\n  metric_relabel_configs: {rules}"));
+    Scraped::new(target).scrape(&server.app).await.expect("stored");
+    assert_eq!(
+        at(&server, NOW_MS),
+        [
+            "a 1",
+            "c 2",
+            "scrape_samples_post_metric_relabeling 2",
+            "scrape_samples_scraped 3",
+            "scrape_series_added 2",
+            "up 1"
+        ]
+    );
+    // Without a name there is no series: the scrape fails as a whole.
+    let server = TestApp::new();
+    let target = exposing.target("metric_relabel_configs: [{regex: __name__, action: labeldrop}]");
+    Scraped::new(target).scrape(&server.app).await.expect("stored");
+    assert!(at(&server, NOW_MS).contains(&"up 0".to_owned()), "{:?}", server.everything());
+}
+
+#[tokio::test]
+async fn redirects_are_followed_and_credentials_stay_behind() {
+    let server = TestApp::new();
+    let exposing = Exposing::start("a 1\n").await;
+    let there = format!("http://{}/metrics", exposing.address);
+    let router = Router::new()
+        .route("/metrics", get(async || axum::response::Redirect::permanent("/second")))
+        .route("/second", get(async move || axum::response::Redirect::temporary(&there)))
+        .route("/round", get(async || axum::response::Redirect::temporary("round")));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = listener.local_addr().expect("an address").to_string();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let up = async |more: &str| {
+        let target = Target { address: address.clone(), ..exposing.target(more) };
+        server.clock.set_ms(server.app.clock.now_ms() + 1_000);
+        Scraped::new(target).scrape(&server.app).await.expect("stored");
+        let all = server.everything();
+        all.iter().filter(|(series, ..)| series.starts_with("up{")).map(|(.., up)| *up).last()
+    };
+    assert_eq!(up("basic_auth: {username: u, password: p}").await, Some(1.0));
+    assert!(!exposing.seen.lock().expect("not poisoned").contains_key("authorization"));
+    assert_eq!(up("follow_redirects: false").await, Some(0.0));
+    assert_eq!(up("metrics_path: /round").await, Some(0.0));
+}
+
+#[tokio::test]
 async fn the_file_is_followed_and_a_target_that_goes_ends() {
     let server = TestApp::new();
     let exposing = Exposing::start("a 1\n").await;

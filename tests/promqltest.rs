@@ -90,7 +90,10 @@ fn parse_metric(line: &str) -> Option<(Labels, &str)> {
             continue;
         };
         let (value, after) = quoted(value.trim_start())?;
-        labels.insert(name, value);
+        // An empty label is none.
+        if !value.is_empty() {
+            labels.insert(name, value);
+        }
         rest = after;
     }
 }
@@ -318,7 +321,8 @@ impl Loaded {
     }
 
     fn load(&mut self, step_ms: i64, lines: &[&str]) {
-        let mut all = Vec::new();
+        // Of two lines of one series the last one counts, as in Prometheus' own loader.
+        let mut all: BTreeMap<Labels, TimeSeries> = BTreeMap::new();
         for line in lines {
             if line.contains("{{") {
                 let name = line.split(['{', ' ', '\t']).next().unwrap_or_default();
@@ -339,9 +343,11 @@ impl Loaded {
                 Some(Sample { value: value?, timestamp: step as i64 * step_ms })
             };
             let samples = values.into_iter().enumerate().filter_map(sample).collect();
-            all.push(TimeSeries { labels: labels.iter().map(label).collect(), samples });
+            let series = TimeSeries { labels: labels.iter().map(label).collect(), samples };
+            all.insert(labels, series);
         }
-        let body = snap::raw::Encoder::new().compress_vec(&message(all)).unwrap();
+        let all = message(all.into_values().collect());
+        let body = snap::raw::Encoder::new().compress_vec(&all).unwrap();
         let headers = [("content-type", "application/x-protobuf"), ("content-encoding", "snappy")];
         let reply = self.server.client().send("POST", "/api/v1/write", &headers, &body).unwrap();
         assert!(reply.is_success(), "{} {}", reply.status, reply.text());

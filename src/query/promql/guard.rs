@@ -80,7 +80,7 @@ impl<'a> Guard<'a> {
             '#' => {
                 self.skip_while(|c| c != '\n');
             }
-            '"' | '\'' | '`' => self.string(first),
+            '"' | '\'' | '`' => self.string(first)?,
             '(' | '[' | '{' => {
                 self.skip(1);
                 self.open.push(first);
@@ -120,18 +120,20 @@ impl<'a> Guard<'a> {
         Ok(())
     }
 
-    fn string(&mut self, quote: char) {
+    fn string(&mut self, quote: char) -> Result<(), ParseError> {
         self.skip(1);
         while let Some(c) = self.rest.chars().next() {
             self.skip(c.len_utf8());
             if c == quote {
-                return;
+                return Ok(());
             }
             if c == '\\' && quote != '`' {
+                check_escape(self.rest)?;
                 let escaped = self.rest.chars().next().map_or(0, char::len_utf8);
                 self.skip(escaped);
             }
         }
+        Ok(())
     }
 
     fn operator(&mut self, first: char) -> Result<(), ParseError> {
@@ -193,6 +195,19 @@ impl<'a> Guard<'a> {
     }
 }
 
+/// A text is UTF-8: what a byte of its own, `\xff` or `\377`, would make of it is none.
+fn check_escape(escape: &str) -> Result<(), ParseError> {
+    let digits = |from: usize, to: usize, radix| u8::from_str_radix(escape.get(from..to)?, radix).ok();
+    let byte = if escape.starts_with('x') { digits(1, 3, 16) } else { digits(0, 3, 8) };
+    match byte {
+        Some(byte) if !byte.is_ascii() => {
+            let message = format!("the byte \\x{byte:02x} in a string: write the character itself, or \\u");
+            Err(ParseError::new(message))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn check_duration(word: &str) -> Result<(), ParseError> {
     check_number(word, DURATION_SECONDS_MAX, "duration out of range")?;
     if word.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > DURATION_DIGITS_MAX)
@@ -241,6 +256,8 @@ mod tests {
             ("a[", "unclosed left bracket"),
             ("a{", "unclosed left brace"),
             ("(a]", "nothing opens it"),
+            (r#"a{b="\xff"}"#, "\\xff"),
+            (r#"a{b='\303\251'}"#, "\\xc3"),
         ] {
             let error = check(text).expect_err(said).to_string();
             assert!(error.contains(said) && error.len() < 200, "{error}");
@@ -253,6 +270,7 @@ mod tests {
             r#"a{b="((([",c='\'(',d=`\`,e=~"x"} # ((("#,
             "a[5m:1m] offset -1w @ 1700000000.5 + 1e3 - 0x1f",
             "sum by (b, c) (rate(a:b:rate5m[1h30m]))",
+            r#"a{b="\x7f\101\u00e9\n",c=`\xff`}"#,
             "\"",
             "ä",
         ] {

@@ -1,12 +1,18 @@
 //! The labels of a series under way.
 //!
-//! Most series keep the labels they are stored with, or lose their name only: those are not copied.
+//! Most series keep the labels they are stored with, or lose their name only: those are not copied. With a name
+//! go the labels that say what kind of metric it is, `__type__` and `__unit__`, as in Prometheus.
 
 use lookback_storage::{Labels, METRIC_NAME_LABEL};
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+
+/// Whether a label says something of a metric that does not hold for what is computed of it.
+fn is_of_metric(label: &str) -> bool {
+    label.starts_with("__") && matches!(label, METRIC_NAME_LABEL | "__type__" | "__unit__")
+}
 
 /// A sorted set of label names and values, with or without a metric name.
 #[derive(Clone, Debug)]
@@ -44,7 +50,7 @@ impl SeriesLabels {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let (stored, made) = match &self.0 {
             Kind::Stored { labels, with_name } => {
-                let kept = move |pair: &(&str, &str)| *with_name || pair.0 != METRIC_NAME_LABEL;
+                let kept = move |pair: &(&str, &str)| *with_name || !is_of_metric(pair.0);
                 (Some(labels.iter().filter(kept)), None)
             }
             Kind::Made(pairs) => (None, Some(pairs.iter().map(|(name, value)| (&**name, &**value)))),
@@ -58,14 +64,12 @@ impl SeriesLabels {
         self.iter().find(|(n, _)| *n == name).map_or("", |(_, value)| value)
     }
 
-    pub(super) fn has_name(&self) -> bool {
-        !self.get(METRIC_NAME_LABEL).is_empty()
-    }
-
     pub(super) fn without_name(self) -> Self {
         match self.0 {
             Kind::Stored { labels, .. } => Self(Kind::Stored { labels, with_name: false }),
-            Kind::Made(_) if self.has_name() => self.without(&[]),
+            Kind::Made(ref pairs) if pairs.iter().any(|(name, _)| is_of_metric(name)) => {
+                Self::of(self.iter().filter(|(name, _)| !is_of_metric(name)))
+            }
             made @ Kind::Made(_) => Self(made),
         }
     }
@@ -145,7 +149,10 @@ mod tests {
         assert_eq!(stored, made);
         assert_eq!(stored.to_string(), r#"{__name__="m", a="1", b="2"}"#);
         let nameless = stored.clone().without_name();
-        assert_eq!((nameless.has_name(), &nameless), (false, &made.clone().without_name()));
+        assert_eq!((nameless.get(METRIC_NAME_LABEL), &nameless), ("", &made.clone().without_name()));
+        let typed =
+            SeriesLabels::of([("__name__", "m"), ("__type__", "counter"), ("__unit__", "s"), ("a", "1")]);
+        assert_eq!(typed.without_name().to_string(), r#"{a="1"}"#);
         assert_eq!(stored.only(&["a".to_owned()]).to_string(), r#"{a="1"}"#);
         assert_eq!(stored.without(&["a".to_owned()]).to_string(), r#"{b="2"}"#);
         assert_eq!(stored.without_any_of(&["a".to_owned()]).to_string(), r#"{__name__="m", b="2"}"#);

@@ -61,6 +61,7 @@ impl SeriesReader for Few {
 fn evaluate(text: &str) {
     let _ = parse_selector(text);
     let Ok(query) = Query::parse(text) else { return };
+    let _ = (query.formatted(), query.tree());
     let reader = Few::new();
     let options = Options { values_max: 1_000_000, ..Options::default() };
     for steps in [Steps::instant(300_000), Steps::range(0, 360_000, 45_000).expect("steps")] {

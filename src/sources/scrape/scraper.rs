@@ -1,5 +1,10 @@
 //! Keeps a task a target: begins it when the target appears, ends it when it goes.
 
+#![allow(
+    clippy::mutable_key_type,
+    reason = "a target's rules are equal and hashed by their text, which nothing changes"
+)]
+
 use super::config;
 use super::pods::Pods;
 use super::settings::Target;

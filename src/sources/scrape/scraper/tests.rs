@@ -174,7 +174,7 @@ async fn redirects_are_followed_and_credentials_stay_behind() {
         server.clock.set_ms(server.app.clock.now_ms() + 1_000);
         Scraped::new(target).scrape(&server.app).await.expect("stored");
         let all = server.everything();
-        all.iter().filter(|(series, ..)| series.starts_with("up{")).map(|(.., up)| *up).last()
+        all.iter().filter(|(series, ..)| series.starts_with("up{")).map(|(.., up)| *up).next_back()
     };
     assert_eq!(up("basic_auth: {username: u, password: p}").await, Some(1.0));
     assert!(!exposing.seen.lock().expect("not poisoned").contains_key("authorization"));

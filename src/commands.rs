@@ -5,6 +5,7 @@ pub mod explain;
 pub mod export;
 pub mod inspect;
 pub mod operations;
+pub mod outbox;
 pub mod registration;
 pub mod shadow;
 

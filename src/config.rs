@@ -15,9 +15,11 @@ pub mod inspect;
 mod kubelet;
 mod limits;
 mod operations;
+pub mod outbox;
 mod prometheus;
 mod query;
 pub mod registration;
+mod remote_store;
 pub mod retention;
 mod rules;
 mod scrape;
@@ -36,6 +38,7 @@ pub use limits::LimitsArgs;
 pub use operations::{BackupArgs, RestoreArgs, VerifyArgs};
 pub use prometheus::{NamedServer, PrometheusArgs, PrometheusArgsError};
 pub use query::QueryArgs;
+pub use remote_store::{RemoteStoreArgs, RemoteStoreError, StoreKind};
 pub use retention::{Retention, RetentionArgs};
 pub use rules::{CheckConfigArgs, RulesArgs};
 pub use scrape::ScrapeArgs;
@@ -45,6 +48,7 @@ pub use tls::TlsArgs;
 use self::explain::ExplainArgs;
 use self::export::ExportArgs;
 use self::inspect::InspectArgs;
+use self::outbox::OutboxArgs;
 use self::registration::{PreflightArgs, RegistrationArgs, TakeOverArgs};
 use self::shadow::ShadowArgs;
 use crate::app::Settings;
@@ -98,6 +102,8 @@ pub enum Command {
     Export(Box<ExportArgs>),
     /// Show how each rule of a file of prometheus-adapter stands; fails where one can't be used.
     CheckConfig(Box<CheckConfigArgs>),
+    /// What the engine of --store prometheus refused for good: show it, or send it again.
+    Outbox(Box<OutboxArgs>),
 }
 
 /// Flags of `lookback import`.
@@ -130,6 +136,10 @@ pub struct ServeArgs {
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,
+
+    /// A Prometheus-compatible engine as the store.
+    #[command(flatten)]
+    pub remote: RemoteStoreArgs,
 
     /// Where plain HTTP is served: pushes, range reads, health and own metrics. Other addresses than
     /// loopback need --credentials-file or a cluster.

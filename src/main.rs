@@ -8,7 +8,7 @@ use clap::Parser;
 use lookback::app::{App, Parts};
 use lookback::clock::{Clock, SystemClock};
 use lookback::commands::check_config::check_config;
-use lookback::commands::{explain, export, inspect, operations, registration, shadow};
+use lookback::commands::{explain, export, inspect, operations, outbox, registration, shadow};
 use lookback::config::delete::Selector;
 use lookback::config::export::ExportArgs;
 use lookback::config::retention::{parse_rules, read_rules_file};
@@ -22,14 +22,17 @@ use lookback::kubernetes::catalog::Catalog;
 use lookback::metadata::{self, Metadata};
 use lookback::serve::banner::Banner;
 use lookback::serve::prepare::{Prepared, prepare};
+use lookback::serve::remote_store::RemoteStore;
 use lookback::serve::retention::RulesFile;
 use lookback::serve::rules;
 use lookback::serve::serve;
 use lookback::sources::kubelet::collector;
 use lookback::sources::scrape::scraper;
+use lookback::store::Store;
 use lookback::store::embedded::EmbeddedStore;
 use lookback::store::memory;
 use lookback::store::opening::OpeningStore;
+use lookback::store::prometheus::RemoteSettings;
 use lookback::telemetry::Metrics;
 use lookback::time::whole_ms;
 use lookback_storage::{Options, Selection};
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => run(&args.log.clone(), aside(move || inspect::inspect(&args))),
         Command::Export(args) => run(&args.log, run_export(&args)),
         Command::CheckConfig(args) => run(&args.log.clone(), aside(move || check_config(&args))),
+        Command::Outbox(args) => run(args.what.log(), outbox::outbox(&args.what)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -110,8 +114,18 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
     // Before anything is opened, so that no signal is lost.
     let stop = stop_signals().context("signals can't be listened for")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let Prepared { settings, plain, secure, has_credentials, cluster, delegates, scrape, usage, background } =
-        prepare(args, clock.clone()).await?;
+    let Prepared {
+        settings,
+        remote,
+        plain,
+        secure,
+        has_credentials,
+        cluster,
+        delegates,
+        scrape,
+        usage,
+        background,
+    } = prepare(args, clock.clone()).await?;
     let banner = Banner {
         data_dir: &args.store.data_dir,
         plain: plain.listener.local_addr()?,
@@ -145,11 +159,11 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
         let _stop_serving = shutdown.clone().drop_guard();
         let mut stop = pin!(stopped(stop));
         let store = tokio::select! {
-            store = Opened::open(&args.store, counters, &metrics, clock) => store?,
+            store = Kept::open(&args.store, remote, counters, &metrics, clock) => store?,
             // What is being replayed is as durable as before.
             () = &mut stop => return anyhow::Ok(None),
         };
-        opening.opened(Arc::new(store.store.clone()));
+        opening.opened(store.store());
         drop(opening);
         let (metadata, data_dir) = (metadata.clone(), args.store.data_dir.clone());
         let kept = tokio::spawn(metadata::file::keep(metadata, data_dir, shutdown.clone()));
@@ -261,6 +275,41 @@ async fn run_export(args: &ExportArgs) -> anyhow::Result<()> {
     cancelled.store(true, Ordering::Relaxed);
     tracing::info!("stopping the export");
     exporting.await.context("the export broke off")?
+}
+
+/// What keeps the samples, open.
+enum Kept {
+    Embedded(Opened),
+    Remote(RemoteStore),
+}
+
+impl Kept {
+    async fn open(
+        args: &StoreArgs,
+        remote: Option<RemoteSettings>,
+        counters: BTreeSet<String>,
+        metrics: &Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+    ) -> anyhow::Result<Self> {
+        Ok(match remote {
+            None => Self::Embedded(Opened::open(args, counters, metrics, clock).await?),
+            Some(settings) => Self::Remote(RemoteStore::open(&args.data_dir, settings, clock).await?),
+        })
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Embedded(opened) => Arc::new(opened.store.clone()),
+            Self::Remote(remote) => Arc::new(remote.store.clone()),
+        }
+    }
+
+    async fn close(self) -> anyhow::Result<()> {
+        match self {
+            Self::Embedded(opened) => opened.close().await,
+            Self::Remote(remote) => remote.close().await,
+        }
+    }
 }
 
 /// An open store with its background work.

@@ -15,6 +15,7 @@ pub mod banner;
 pub mod certificate;
 mod delegation;
 pub mod prepare;
+pub mod remote_store;
 pub mod retention;
 pub mod rules;
 

@@ -1,7 +1,8 @@
 //! The seam between the APIs and whatever keeps the samples.
 //!
 //! Everything above this file (handlers, queries, adapters) sees only [`Store`]; behind it stands the
-//! embedded engine ([`embedded`]; while it is being opened: [`opening`]), and other engines can.
+//! embedded engine ([`embedded`]; while it is being opened: [`opening`]) or a Prometheus-compatible one
+//! ([`prometheus`]).
 //!
 //! invariant: a caller sees and changes only what its [`Scope`] allows. Each implementation enforces
 //! that itself, so that no handler can forget to.
@@ -10,6 +11,7 @@ pub mod embedded;
 pub mod front;
 pub mod memory;
 pub mod opening;
+pub mod prometheus;
 
 mod reader;
 
@@ -155,6 +157,21 @@ pub struct StoreStats {
     pub write_failure: Option<String>,
     /// Changes whenever the set of series does.
     pub series_generation: u64,
+    /// What waits for an engine elsewhere; `None`: the engine is this one.
+    pub outbox: Option<OutboxFigures>,
+}
+
+/// What waits for an engine elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutboxFigures {
+    /// Samples that it has not taken yet.
+    pub waiting_samples: u64,
+    /// Bytes on disk, with what is kept until it is surely there.
+    pub bytes: u64,
+    /// Samples that it refused for good, and that are set aside.
+    pub dead_letter_samples: u64,
+    /// Why it takes nothing now, if it does not.
+    pub engine_failure: Option<String>,
 }
 
 /// Why a call failed. Each says what to do.

@@ -121,6 +121,10 @@ pub struct StoreGauges {
     partitions_dropped: Gauge,
     size_limit: Family<NoLabels, Gauge>,
     full: Family<NoLabels, Gauge>,
+    outbox_samples: Family<NoLabels, Gauge>,
+    outbox_bytes: Family<NoLabels, Gauge>,
+    dead_letter_samples: Family<NoLabels, Gauge>,
+    engine_taking: Family<NoLabels, Gauge>,
     writable: Gauge,
     readable: Gauge,
 }
@@ -189,6 +193,27 @@ impl StoreGauges {
             "Rollups that failed a checksum: left out, and made anew while the samples are there",
             gauges.damaged_rollups.clone(),
         );
+        registry.register(
+            "outbox_samples",
+            "Acknowledged samples that the engine of --store prometheus has not taken yet",
+            gauges.outbox_samples.clone(),
+        );
+        registry.register_with_unit(
+            "outbox_disk",
+            "What the outbox takes on disk",
+            Unit::Bytes,
+            gauges.outbox_bytes.clone(),
+        );
+        registry.register(
+            "outbox_dead_letter_samples",
+            "Samples that the engine refused for good (lookback outbox list)",
+            gauges.dead_letter_samples.clone(),
+        );
+        registry.register(
+            "outbox_engine_taking",
+            "1 where the engine takes samples, 0 where the last attempt failed",
+            gauges.engine_taking.clone(),
+        );
         registry.register("store_writable", "1 where writes are taken, else 0", gauges.writable.clone());
         registry.register("store_readable", "1 where the store answers, else 0", gauges.readable.clone());
         gauges
@@ -211,6 +236,11 @@ impl StoreGauges {
         self.partitions_dropped.set(whole(stats.partitions_dropped));
         show(&self.size_limit, stats.size_max_bytes.map(whole));
         show(&self.full, stats.full_in_ms.map(|ms| ms / 1_000));
+        let outbox = stats.outbox.as_ref();
+        show(&self.outbox_samples, outbox.map(|outbox| whole(outbox.waiting_samples)));
+        show(&self.outbox_bytes, outbox.map(|outbox| whole(outbox.bytes)));
+        show(&self.dead_letter_samples, outbox.map(|outbox| whole(outbox.dead_letter_samples)));
+        show(&self.engine_taking, outbox.map(|outbox| i64::from(outbox.engine_failure.is_none())));
         for (kind, samples) in [("head", stats.head_samples), ("sealed", stats.sealed_samples)] {
             self.samples.get_or_create(&KindLabels { kind }).set(whole(samples));
         }

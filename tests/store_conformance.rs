@@ -1,7 +1,10 @@
 //! What every store must do, written once against the trait. Each engine that stands behind it runs
-//! the whole suite.
+//! the whole suite: the embedded one, Debian's Prometheus, Debian's VictoriaMetrics. In what an engine is allowed
+//! to differ stands in its [`Promises`](conformance::Promises), and in a table in README.md.
 
+mod common;
 mod conformance;
+mod remote;
 
 use lookback::store::embedded::EmbeddedStore;
 use lookback_storage::Options;
@@ -16,7 +19,29 @@ macro_rules! behaviours {
                 async fn $behaviour() {
                     let dir = tempfile::tempdir().expect("a directory");
                     let store = super::EmbeddedStore::open(dir.path(), super::Options::default()).expect("opens");
-                    super::conformance::$behaviour(super::Arc::new(store)).await;
+                    super::conformance::$behaviour(super::Arc::new(store), super::conformance::EMBEDDED).await;
+                }
+            )*
+        }
+
+        mod prometheus {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $behaviour() {
+                    let Some(engine) = super::remote::prometheus().await else { return };
+                    super::conformance::$behaviour(engine.store(), super::conformance::PROMETHEUS).await;
+                    engine.end().await;
+                }
+            )*
+        }
+
+        mod victoria_metrics {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $behaviour() {
+                    let Some(engine) = super::remote::victoria_metrics().await else { return };
+                    super::conformance::$behaviour(engine.store(), super::conformance::VICTORIA_METRICS).await;
+                    engine.end().await;
                 }
             )*
         }
@@ -35,6 +60,7 @@ behaviours!(
     a_delete_removes_a_span_of_what_was_written_before,
     a_selection_larger_than_the_limit_is_refused,
     a_range_that_would_read_more_than_the_limit_is_refused,
+    a_reader_hands_out_series_in_label_order,
     concurrent_writers_lose_nothing,
     statistics_tell_what_is_held,
 );

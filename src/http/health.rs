@@ -72,10 +72,15 @@ async fn ready(State(app): State<App>, uri: Uri) -> Response {
         write_failure.map(|reason| format!("[!]writes refused, reads served: {reason}{undurable}\n"));
     let damage = stats.as_ref().map(|stats| stats.damage.clone()).unwrap_or_default();
     let damage: String = damage.iter().map(|what| format!("[!]damage set aside: {what}\n")).collect();
+    let waiting = stats.as_ref().ok().and_then(|stats| stats.outbox.as_ref());
+    let waiting = waiting.and_then(|outbox| Some((outbox.waiting_samples, outbox.engine_failure.as_ref()?)));
+    let waiting = waiting.map_or_else(String::new, |(samples, failure)| {
+        format!("[!]{samples} samples wait for the engine: {failure}\n")
+    });
     let read_failure = stats.err().map(|error| error.to_string());
     let checks = [("ping", None), ("reads", read_failure)];
     let checks = checks.into_iter().chain(writes.is_none().then_some(("writes", None)));
-    let warning = writes.unwrap_or_default() + &damage;
+    let warning = writes.unwrap_or_default() + &waiting + &damage;
     report("readyz", is_verbose(&uri), &checks.collect::<Vec<_>>(), Some(&warning))
 }
 

@@ -4,7 +4,7 @@ use super::certificate::{RENEWAL_INTERVAL, Source};
 use super::{Plain, Secure};
 use crate::app::{Delegates, Settings};
 use crate::clock::Clock;
-use crate::config::{ScrapeArgs, SecureArgs, ServeArgs, SettingsError};
+use crate::config::{RemoteStoreError, ScrapeArgs, SecureArgs, ServeArgs, SettingsError};
 use crate::http::auth::{AllowedPaths, Delegated, PlainAuth, SecureAuth};
 use crate::http::credentials::{Credentials, CredentialsError, OpenListener, check_bind};
 use crate::http::identity::FrontProxySettings;
@@ -22,6 +22,7 @@ use crate::sources::kubelet::collector::Collection;
 use crate::sources::scrape::config::{self, ScrapeConfigError};
 use crate::sources::scrape::pods::Pods;
 use crate::sources::scrape::scraper::Sources;
+use crate::store::prometheus::RemoteSettings;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::io;
@@ -51,6 +52,9 @@ pub enum PrepareError {
     /// The settings file is not usable.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// The flags of the store contradict one another.
+    #[error(transparent)]
+    Store(#[from] RemoteStoreError),
     /// A `--runtime-config` that turns nothing on or off.
     #[error("--runtime-config {0}")]
     RuntimeConfig(#[from] RuntimeConfigError),
@@ -103,6 +107,8 @@ pub enum PrepareError {
 pub struct Prepared {
     /// What handlers work with.
     pub settings: Settings,
+    /// The engine that keeps the samples; `None`: the embedded one.
+    pub remote: Option<RemoteSettings>,
     /// The plain port.
     pub plain: Plain,
     /// The secure port, unless it is off.
@@ -126,6 +132,7 @@ pub struct Prepared {
 /// # Errors
 /// When a file is missing or wrong, a port is taken, or the plain port would be open to anyone.
 pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared, PrepareError> {
+    let remote = args.remote.settings(args)?;
     let cluster = Cluster::connect(&args.cluster.settings()).await?;
     check_bind(args.listen, args.credentials_file.is_some() || cluster.is_some())?;
     check_secure_bind(args, cluster.is_some())?;
@@ -164,7 +171,18 @@ pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared
         }
         None => None,
     };
-    Ok(Prepared { settings, plain, secure, has_credentials, cluster, delegates, scrape, usage, background })
+    Ok(Prepared {
+        settings,
+        remote,
+        plain,
+        secure,
+        has_credentials,
+        cluster,
+        delegates,
+        scrape,
+        usage,
+        background,
+    })
 }
 
 fn scrape_sources(args: &ScrapeArgs, cluster: Option<&Cluster>) -> Result<Sources, PrepareError> {

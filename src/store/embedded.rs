@@ -317,6 +317,7 @@ impl Store for EmbeddedStore {
             full_in_ms: stats.full_in_ms,
             write_failure: stats.write_failure,
             series_generation: stats.series_generation,
+            outbox: None,
         })
     }
 }

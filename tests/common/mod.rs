@@ -9,3 +9,4 @@ pub mod prometheus;
 pub mod remote_write;
 pub mod store;
 pub mod tls;
+pub mod victoria;

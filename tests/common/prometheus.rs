@@ -34,7 +34,17 @@ impl Prometheus {
     /// Starts one, and waits until it is ready. `config` is told the address that it will listen on.
     #[track_caller]
     pub fn start(dir: &Path, config: impl FnOnce(SocketAddr) -> String, args: &[&str]) -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        Self::start_on(dir, SocketAddr::from(([127, 0, 0, 1], free_port())), config, args)
+    }
+
+    /// The same on a port that is known before.
+    #[track_caller]
+    pub fn start_on(
+        dir: &Path,
+        address: SocketAddr,
+        config: impl FnOnce(SocketAddr) -> String,
+        args: &[&str],
+    ) -> Self {
         let file = dir.join("prometheus.yml");
         std::fs::write(&file, config(address)).expect("a configuration");
         let process = Process::spawn(

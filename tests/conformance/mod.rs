@@ -1,16 +1,90 @@
-//! The behaviours, each a function over any store that is empty.
+//! The behaviours, each a function over any store that is empty, and over what its engine promises.
 
-use lookback::store::{Context, LabelsRequest, RangeRequest, Scope, Store, StoreError};
+use lookback::store::{Context, EachRequest, LabelsRequest, RangeRequest, Scope, Store, StoreError};
 use lookback_storage::resample::{counter_rates, resample};
 use lookback_storage::{
-    Aggregation, Grid, Labels, MatchOp, Matcher, OutOfOrder, STALENESS_MARKER_BITS, Sample, WriteBatch,
+    Aggregation, Grid, Labels, MatchOp, Matcher, OutOfOrder, Pick, STALENESS_MARKER_BITS, Sample, WriteBatch,
     WriteReport,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-const NOW_MS: i64 = 1_794_700_800_000;
+pub(crate) const NOW_MS: i64 = 1_794_700_800_000;
+
+/// In what engines are allowed to differ.
+#[derive(Clone, Copy)]
+pub(crate) struct Promises {
+    /// Any bit pattern of a value comes back. Else a value is near, and no NaN is kept but staleness markers.
+    exact_bits: bool,
+    /// What is refused is refused at once; else by the engine, later: it is set aside.
+    refuses_at_once: bool,
+    /// Samples that are older than their series' newest by more than an hour are refused, sooner or later.
+    refuses_late: bool,
+    /// A sample that was written before is told to be a duplicate, not only the newest one of a series.
+    tells_duplicates: bool,
+    /// Of two values at one time the larger one is kept; else the first.
+    larger_wins: bool,
+    /// A span of a series can be deleted; else whole series only.
+    deletes_spans: bool,
+    /// What is deleted can be written again at the same times.
+    rewrites_deleted: bool,
+    /// Statistics tell of samples that are held for good.
+    tells_samples: bool,
+}
+
+pub(crate) const EMBEDDED: Promises = Promises {
+    exact_bits: true,
+    refuses_at_once: true,
+    refuses_late: true,
+    tells_duplicates: true,
+    larger_wins: true,
+    deletes_spans: true,
+    rewrites_deleted: true,
+    tells_samples: true,
+};
+
+/// Version 2.42, with an out_of_order_time_window of an hour.
+pub(crate) const PROMETHEUS: Promises = Promises {
+    refuses_at_once: false,
+    tells_duplicates: false,
+    larger_wins: false,
+    rewrites_deleted: false,
+    tells_samples: false,
+    ..EMBEDDED
+};
+
+/// Version 1.79, without deduplication.
+pub(crate) const VICTORIA_METRICS: Promises = Promises {
+    exact_bits: false,
+    refuses_at_once: false,
+    refuses_late: false,
+    tells_duplicates: false,
+    deletes_spans: false,
+    tells_samples: false,
+    ..EMBEDDED
+};
+
+/// The same samples, as far as the engine promises it.
+#[track_caller]
+fn assert_same(promises: Promises, got: &[Sample], expected: &[Sample], what: &str) {
+    if promises.exact_bits {
+        assert_eq!(got, expected, "{what}");
+        return;
+    }
+    // NaN other than staleness markers are not kept, and a block of values has one exponent.
+    let kept = |sample: &&Sample| !sample.value.is_nan() || sample.is_staleness_marker();
+    let expected: Vec<Sample> = expected.iter().filter(kept).copied().collect();
+    let largest = expected.iter().map(|sample| sample.value.abs()).fold(1e-290, f64::max);
+    let is_near = |(got, expected): (&Sample, &Sample)| {
+        let (a, b) = (got.value, expected.value);
+        let near = (a.is_nan() && b.is_nan()) || a == b || (a - b).abs() <= 1e-10 * largest;
+        got.timestamp_ms == expected.timestamp_ms && near
+    };
+    let same = got.len() == expected.len() && got.iter().zip(&expected).all(is_near);
+    assert!(same, "{what}: {got:?} is not near {expected:?}");
+}
 
 type ByPod = BTreeMap<String, f64>;
 
@@ -62,7 +136,7 @@ fn irregular(count: i64) -> Vec<Sample> {
     (0..count).map(sample).collect()
 }
 
-pub(crate) async fn what_is_appended_is_selected_bit_for_bit(store: Arc<dyn Store>) {
+pub(crate) async fn what_is_appended_is_selected_bit_for_bit(store: Arc<dyn Store>, promises: Promises) {
     let labels = Labels::new([("__name__", "a metric/\"ü\""), ("l", "x\ny"), ("z", "ß")]).expect("valid");
     let bits =
         [0, 1, (-0.0f64).to_bits(), f64::NAN.to_bits(), STALENESS_MARKER_BITS, u64::MAX, 1.5f64.to_bits()];
@@ -70,36 +144,55 @@ pub(crate) async fn what_is_appended_is_selected_bit_for_bit(store: Arc<dyn Stor
         bits.iter().zip(NOW_MS - 10..).map(|(bits, t)| Sample::new(t, f64::from_bits(*bits))).collect();
     let report = append(&*store, &labels, &samples).await;
     assert_eq!((report.accepted, report.duplicates, report.series_created), (7, 0, 1));
-    assert_eq!(select(&*store, &[]).await, [(labels.clone(), samples.clone())]);
+    let selected = select(&*store, &[]).await;
+    assert_eq!((selected.len(), &selected[0].0), (1, &labels));
+    assert_same(promises, &selected[0].1, &samples, "all");
     let again = append(&*store, &labels, &samples).await;
-    assert_eq!((again.accepted, again.duplicates, again.series_created), (0, 7, 0));
+    assert_eq!((again.accepted + again.duplicates, again.series_created), (7, 0));
+    assert!(again.duplicates == 7 || !promises.tells_duplicates);
+    assert_same(promises, &select(&*store, &[]).await[0].1, &samples, "all, written twice");
 
     let part = store.select(&all(), &[], NOW_MS - 9, NOW_MS - 8, 10).await.expect("selected");
-    assert_eq!(part[0].samples, samples[1..=2]);
+    assert_same(promises, &part[0].samples, &samples[1..=2], "a part");
 }
 
-pub(crate) async fn a_refused_sample_does_not_hold_back_its_neighbours(store: Arc<dyn Store>) {
+pub(crate) async fn a_refused_sample_does_not_hold_back_its_neighbours(
+    store: Arc<dyn Store>,
+    promises: Promises,
+) {
     let (hour_ms, labels) = (3_600_000, series("a", "p"));
     let times = [NOW_MS, NOW_MS - 2 * hour_ms, NOW_MS + hour_ms, NOW_MS - 1_000 * hour_ms, NOW_MS - 1];
     let samples: Vec<Sample> = times.map(|t| Sample::new(t, 1.0)).to_vec();
     let report = append(&*store, &labels, &samples).await;
-    assert_eq!(report.accepted, 2);
     let reasons: Vec<_> = report.rejected.iter().map(|(at, reject)| (*at, reject.reason())).collect();
-    assert_eq!(reasons, [(1, "out_of_order"), (2, "too_far_ahead"), (3, "beyond_retention")]);
-    assert_eq!(select(&*store, &[]).await[0].1.len(), 2);
+    if promises.refuses_at_once {
+        assert_eq!(reasons, [(1, "out_of_order"), (2, "too_far_ahead"), (3, "beyond_retention")]);
+        assert_eq!(report.accepted, 2);
+    } else {
+        assert_eq!((&reasons[..], report.accepted), (&[(2, "too_far_ahead")][..], 4));
+    }
+    let kept = select(&*store, &[]).await[0].1.len();
+    assert_eq!(kept, if promises.refuses_late { 2 } else { 4 });
+    let set_aside = store.stats().await.expect("told").outbox.map(|outbox| outbox.dead_letter_samples);
+    let refused_later = promises.refuses_late && !promises.refuses_at_once;
+    assert_eq!(set_aside.unwrap_or_default(), if refused_later { 2 } else { 0 });
 }
 
-pub(crate) async fn the_larger_value_wins_at_equal_timestamps(store: Arc<dyn Store>) {
+pub(crate) async fn the_larger_value_wins_at_equal_timestamps(store: Arc<dyn Store>, promises: Promises) {
     let labels = series("a", "p");
     append(&*store, &labels, &[Sample::new(NOW_MS, 2.0)]).await;
     append(&*store, &labels, &[Sample::new(NOW_MS, 3.0)]).await;
     append(&*store, &labels, &[Sample::new(NOW_MS, 1.0)]).await;
-    assert_eq!(select(&*store, &[]).await[0].1, [Sample::new(NOW_MS, 3.0)]);
+    let kept = Sample::new(NOW_MS, if promises.larger_wins { 3.0 } else { 2.0 });
+    assert_eq!(select(&*store, &[]).await[0].1, [kept]);
     let latest = store.latest(&all(), &[], 0).await.expect("read");
-    assert_eq!(latest[0].sample, Sample::new(NOW_MS, 3.0));
+    assert_eq!(latest[0].sample, kept);
 }
 
-pub(crate) async fn the_latest_value_is_fresh_and_ends_at_a_staleness_marker(store: Arc<dyn Store>) {
+pub(crate) async fn the_latest_value_is_fresh_and_ends_at_a_staleness_marker(
+    store: Arc<dyn Store>,
+    _: Promises,
+) {
     append(&*store, &series("a", "fresh"), &[Sample::new(NOW_MS, 1.0), Sample::new(NOW_MS - 5, 9.0)]).await;
     append(&*store, &series("a", "old"), &[Sample::new(NOW_MS - 10_000, 2.0)]).await;
     let marker = Sample::new(NOW_MS, f64::from_bits(STALENESS_MARKER_BITS));
@@ -114,7 +207,7 @@ pub(crate) async fn the_latest_value_is_fresh_and_ends_at_a_staleness_marker(sto
     assert_eq!(pods(NOW_MS - 10_000).await, both);
 }
 
-pub(crate) async fn a_range_is_what_the_one_definition_says(store: Arc<dyn Store>) {
+pub(crate) async fn a_range_is_what_the_one_definition_says(store: Arc<dyn Store>, promises: Promises) {
     let samples = {
         let mut samples = irregular(400);
         samples.sort_by_key(|s| s.timestamp_ms);
@@ -131,12 +224,13 @@ pub(crate) async fn a_range_is_what_the_one_definition_says(store: Arc<dyn Store
             let request = ask(&[Matcher::equal("pod", "p")], grid, aggregation);
             let answer = store.range(&all(), request).await.expect("answered");
             let points = answer.series.into_iter().flat_map(|series| series.samples).collect::<Vec<_>>();
-            assert_eq!(points, resample(&samples, grid, aggregation), "{name} every {step_ms}");
+            let what = format!("{name} every {step_ms}");
+            assert_same(promises, &points, &resample(&samples, grid, aggregation), &what);
         }
     }
 }
 
-pub(crate) async fn a_counter_is_read_as_its_rate(store: Arc<dyn Store>) {
+pub(crate) async fn a_counter_is_read_as_its_rate(store: Arc<dyn Store>, promises: Promises) {
     let samples: Vec<Sample> =
         (0..100).map(|i| Sample::new(NOW_MS - (99 - i) * 15_000, ((i % 40) * 3) as f64)).collect();
     append(&*store, &series("a", "p"), &samples).await;
@@ -144,11 +238,12 @@ pub(crate) async fn a_counter_is_read_as_its_rate(store: Arc<dyn Store>) {
     let request =
         RangeRequest { counter: true, ..ask(&[Matcher::equal("pod", "p")], grid, Aggregation::Avg) };
     let answer = store.range(&all(), request).await.expect("answered").series;
-    assert_eq!(answer[0].samples, resample(&counter_rates(&samples, 300_000), grid, Aggregation::Avg));
+    let expected = resample(&counter_rates(&samples, 300_000), grid, Aggregation::Avg);
+    assert_same(promises, &answer[0].samples, &expected, "rates");
     assert_eq!(answer[0].samples.len(), 16);
 }
 
-pub(crate) async fn label_names_and_values_follow_the_selection(store: Arc<dyn Store>) {
+pub(crate) async fn label_names_and_values_follow_the_selection(store: Arc<dyn Store>, _: Promises) {
     append(&*store, &series("a", "p1"), &[Sample::new(NOW_MS, 1.0)]).await;
     append(&*store, &series("b", "p2"), &[Sample::new(NOW_MS, 1.0)]).await;
     let node = Labels::new([("__name__", "load"), ("node", "n1")]).expect("valid");
@@ -167,7 +262,7 @@ pub(crate) async fn label_names_and_values_follow_the_selection(store: Arc<dyn S
     assert!(labels(&all(), Some("absent"), &[]).await.is_empty());
 }
 
-pub(crate) async fn a_scope_bounds_every_call(store: Arc<dyn Store>) {
+pub(crate) async fn a_scope_bounds_every_call(store: Arc<dyn Store>, _: Promises) {
     let node = Labels::new([("__name__", "rps"), ("node", "n1")]).expect("valid");
     for labels in [&series("a", "p"), &series("b", "p"), &node] {
         append(&*store, labels, &[Sample::new(NOW_MS, 1.0)]).await;
@@ -195,27 +290,42 @@ pub(crate) async fn a_scope_bounds_every_call(store: Arc<dyn Store>) {
     assert_eq!(select(&*store, &rps).await.len(), 2);
 }
 
-pub(crate) async fn a_delete_removes_a_span_of_what_was_written_before(store: Arc<dyn Store>) {
+pub(crate) async fn a_delete_removes_a_span_of_what_was_written_before(
+    store: Arc<dyn Store>,
+    promises: Promises,
+) {
     let labels = series("a", "p");
     let samples: Vec<Sample> = (0..10).map(|i| Sample::new(NOW_MS - 9 + i, i as f64)).collect();
     append(&*store, &labels, &samples).await;
     let pod = [Matcher::equal("pod", "p")];
     assert_eq!(store.delete(&all(), &[], i64::MIN, i64::MAX).await.expect("no-op"), 0);
-    assert_eq!(store.delete(&all(), &pod, NOW_MS - 5, i64::MAX).await.expect("deleted"), 1);
+    let deleted = store.delete(&all(), &pod, NOW_MS - 5, i64::MAX).await;
+    if !promises.deletes_spans {
+        let refused = deleted.expect_err("refused").to_string();
+        assert!(refused.contains("whole series"), "{refused}");
+        assert_eq!(store.delete(&all(), &pod, i64::MIN, i64::MAX).await.expect("deleted"), 1);
+        assert!(select(&*store, &pod).await.is_empty());
+        return;
+    }
+    assert_eq!(deleted.expect("deleted"), 1);
     assert_eq!(select(&*store, &pod).await[0].1, samples[..4]);
     let latest = store.latest(&all(), &pod, 0).await.expect("read");
     assert_eq!(latest[0].sample, samples[3]);
     append(&*store, &labels, &samples[8..]).await;
-    assert_eq!(select(&*store, &pod).await[0].1.len(), 6, "what is written afterwards stays");
+    let kept = select(&*store, &pod).await[0].1.len();
+    assert!(kept == 6 || !promises.rewrites_deleted, "what is written afterwards stays");
 }
 
-pub(crate) async fn a_selection_larger_than_the_limit_is_refused(store: Arc<dyn Store>) {
+pub(crate) async fn a_selection_larger_than_the_limit_is_refused(store: Arc<dyn Store>, _: Promises) {
     append(&*store, &series("a", "p"), &irregular(100)).await;
     let error = store.select(&all(), &[], i64::MIN, i64::MAX, 99).await.expect_err("refused");
     assert!(matches!(error, StoreError::TooLarge(_)), "{error}");
 }
 
-pub(crate) async fn a_range_that_would_read_more_than_the_limit_is_refused(store: Arc<dyn Store>) {
+pub(crate) async fn a_range_that_would_read_more_than_the_limit_is_refused(
+    store: Arc<dyn Store>,
+    _: Promises,
+) {
     for pod in ["p1", "p2"] {
         append(&*store, &series("a", pod), &irregular(50)).await;
     }
@@ -230,7 +340,48 @@ pub(crate) async fn a_range_that_would_read_more_than_the_limit_is_refused(store
     assert_eq!(all_of(50, &[Matcher::equal("pod", "p1")]).await.expect("answered").series.len(), 1);
 }
 
-pub(crate) async fn concurrent_writers_lose_nothing(store: Arc<dyn Store>) {
+pub(crate) async fn a_reader_hands_out_series_in_label_order(store: Arc<dyn Store>, promises: Promises) {
+    let samples: Vec<Sample> =
+        (0..300).map(|at| Sample::new(NOW_MS - (300 - at) * 1_000, at as f64)).collect();
+    for (namespace, pod) in [("b", "p2"), ("a", "p2"), ("a", "p10"), ("b", "p1")] {
+        append(&*store, &series(namespace, pod), &samples).await;
+    }
+    let read = async |context: &Context, pick| {
+        let reader = store.reader(context).await.expect("a reader");
+        let reading = move || {
+            let mut found = Vec::new();
+            let matchers = [Matcher::not_equal("pod", "p1")];
+            let request = EachRequest {
+                matchers: &matchers,
+                start_ms: NOW_MS - 100_000,
+                end_ms: NOW_MS,
+                pick,
+                samples_max: 1_000,
+            };
+            let mut visit = |labels: &Arc<Labels>, samples: Vec<Sample>| {
+                let of = |name| labels.get(name).expect("a label").to_owned();
+                found.push((of("namespace"), of("pod"), samples));
+                ControlFlow::Continue(())
+            };
+            reader.each(&request, &|| false, &mut visit).expect("read");
+            let series = reader.series(&matchers, NOW_MS - 100_000, NOW_MS).expect("told");
+            assert_eq!(series.len(), found.len());
+            found
+        };
+        tokio::task::spawn_blocking(reading).await.expect("read")
+    };
+    let names = |found: &[(String, String, Vec<Sample>)]| {
+        found.iter().map(|(namespace, pod, _)| format!("{namespace}/{pod}")).collect::<Vec<_>>()
+    };
+    let found = read(&all(), Pick::All).await;
+    assert_eq!(names(&found), ["a/p10", "a/p2", "b/p2"]);
+    found.iter().for_each(|(_, pod, got)| assert_same(promises, got, &samples[200..], pod));
+    let newest = read(&only("a"), Pick::Newest).await;
+    assert_eq!(names(&newest), ["a/p10", "a/p2"]);
+    newest.iter().for_each(|(_, pod, got)| assert_same(promises, got, &samples[299..], pod));
+}
+
+pub(crate) async fn concurrent_writers_lose_nothing(store: Arc<dyn Store>, _: Promises) {
     let writers: Vec<_> = (0..8)
         .map(|writer| {
             let store = Arc::clone(&store);
@@ -252,13 +403,13 @@ pub(crate) async fn concurrent_writers_lose_nothing(store: Arc<dyn Store>) {
     assert_eq!(held, 200);
 }
 
-pub(crate) async fn statistics_tell_what_is_held(store: Arc<dyn Store>) {
+pub(crate) async fn statistics_tell_what_is_held(store: Arc<dyn Store>, promises: Promises) {
     let before = store.stats().await.expect("told");
     append(&*store, &series("a", "p1"), &irregular(10)).await;
     append(&*store, &series("a", "p2"), &irregular(10)).await;
     let after = store.stats().await.expect("told");
     assert_eq!(after.series, 2);
-    assert!(after.head_samples + after.sealed_samples >= 20);
+    assert!(after.head_samples + after.sealed_samples >= 20 || !promises.tells_samples);
     assert!(after.log_bytes > 0 && after.write_failure.is_none());
     assert_ne!(after.series_generation, before.series_generation);
 }

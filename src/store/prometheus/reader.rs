@@ -1,0 +1,103 @@
+//! The engine's series one after another, for a thread that may block.
+
+use super::PrometheusStore;
+use super::engine::{failed, within};
+use crate::prometheus_client::{RawMethod, selector};
+use crate::store::{Context, EachRequest, SeriesReader, StoreError};
+use lookback_storage::{Labels, Matcher, Pick, Sample, Visit};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use tokio::runtime::Handle;
+
+/// Reads what its context allows, in its time.
+pub(super) struct RemoteReader {
+    pub(super) store: PrometheusStore,
+    pub(super) context: Context,
+    pub(super) runtime: Handle,
+}
+
+impl RemoteReader {
+    /// Whether the series come in the order of their labels.
+    fn is_sorted(&self) -> Result<bool, StoreError> {
+        let timeout = self.context.timeout;
+        let method = self.runtime.block_on(self.store.engine().method(timeout));
+        Ok(method.map_err(|error| failed(error, timeout))? == RawMethod::RemoteRead)
+    }
+}
+
+impl SeriesReader for RemoteReader {
+    fn each(
+        &self,
+        request: &EachRequest<'_>,
+        cancelled: &(dyn Fn() -> bool + Sync),
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        let is_sorted = self.is_sorted()?;
+        let mut broken_off = false;
+        let mut one_too_large = false;
+        let mut unsorted: Vec<(Arc<Labels>, Vec<Sample>)> = Vec::new();
+        let each = |labels: Labels, mut samples: Vec<Sample>| {
+            if cancelled() {
+                broken_off = true;
+                return ControlFlow::Break(());
+            }
+            if samples.len() > request.samples_max {
+                one_too_large = true;
+                return ControlFlow::Break(());
+            }
+            if request.pick == Pick::Newest {
+                samples.drain(..samples.len().saturating_sub(1));
+            }
+            let labels = Arc::new(labels);
+            if is_sorted {
+                return visit(&labels, samples);
+            }
+            unsorted.push((labels, samples));
+            ControlFlow::Continue(())
+        };
+        let within_ms = (request.start_ms, request.end_ms);
+        // One series at a time is held where they come sorted; else all of them, within this bound.
+        let samples_max = if is_sorted { usize::MAX } else { self.store.unsorted_samples_max() };
+        let (scope, timeout) = (&self.context.scope, self.context.timeout);
+        let reading =
+            self.store.engine().each(scope, request.matchers, within_ms, samples_max, timeout, each);
+        self.runtime.block_on(reading)?;
+        if broken_off {
+            return Err(StoreError::Unavailable("the read was broken off".to_owned()));
+        }
+        if one_too_large {
+            let samples_max = request.samples_max;
+            let error = lookback_storage::Error::TooManySamples { samples_max };
+            return Err(StoreError::TooLarge(error.to_string()));
+        }
+        unsorted.sort_by(|a, b| a.0.cmp(&b.0));
+        for (labels, samples) in unsorted {
+            if visit(&labels, samples).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn series(
+        &self,
+        matchers: &[Matcher],
+        start_ms: i64,
+        end_ms: i64,
+    ) -> Result<Vec<Arc<Labels>>, StoreError> {
+        let Context { scope, timeout } = &self.context;
+        let engine = self.store.engine();
+        let selectors = [selector(&within(scope, matchers))];
+        let within_ms = Some((start_ms.max(0), end_ms.min(self.store.newest_ms())));
+        let asked = engine.client().series(&selectors, within_ms, engine.timeout(*timeout));
+        let found = self.runtime.block_on(asked).map_err(|error| failed(error, *timeout))?.data;
+        let kept = |labels: &Labels| {
+            scope.allows(labels.get("namespace")) && matchers.iter().all(|matcher| matcher.matches(labels))
+        };
+        let series = found.into_iter().filter_map(|labels| Labels::new(labels).ok()).filter(kept);
+        let mut series: Vec<_> = series.map(Arc::new).collect();
+        series.sort();
+        series.dedup();
+        Ok(series)
+    }
+}

@@ -1,0 +1,191 @@
+//! Real engines behind the seam. What is written by one replica is read by another, that has seen nothing of
+//! it: so it is the engine that answers, not what the writer remembers.
+
+use super::common::process::Client;
+use super::common::prometheus::{self, Prometheus};
+use super::common::victoria::{self, VictoriaMetrics};
+use super::conformance::NOW_MS;
+use async_trait::async_trait;
+use lookback::clock::ManualClock;
+use lookback::prometheus_client::ServerSettings;
+use lookback::store::prometheus::{PrometheusStore, RemoteSettings};
+use lookback::store::{
+    Context, LabelsRequest, Latest, RangeRead, RangeRequest, SeriesReader, SeriesSamples, Store, StoreError,
+    StoreStats,
+};
+use lookback_storage::{Matcher, OutOfOrder, WriteBatch, WriteReport};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Engines that run at once: each takes memory.
+static ENGINES: Semaphore = Semaphore::const_new(3);
+
+/// An engine with two stores over it.
+pub(crate) struct Engine {
+    replicas: Arc<Replicas>,
+    senders: Vec<JoinHandle<()>>,
+    stop: CancellationToken,
+    _process: Box<dyn Send>,
+    _dirs: Vec<TempDir>,
+    _permit: SemaphorePermit<'static>,
+}
+
+/// Debian's Prometheus; `None`: it is not there.
+pub(crate) async fn prometheus() -> Option<Engine> {
+    if !prometheus::is_there("prometheus") {
+        return None;
+    }
+    let permit = ENGINES.acquire().await.expect("never closed");
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = |_| "storage: {tsdb: {out_of_order_time_window: 1h}}\n".to_owned();
+    let args = [
+        "--web.enable-remote-write-receiver",
+        "--web.enable-admin-api",
+        "--storage.tsdb.retention.time=100y",
+        "--log.level=warn",
+    ];
+    let process = Prometheus::start(dir.path(), config, &args);
+    let address = process.address;
+    Some(Engine::over(address, None, Box::new(process), dir, permit))
+}
+
+/// Debian's VictoriaMetrics; `None`: it is not there.
+pub(crate) async fn victoria_metrics() -> Option<Engine> {
+    if !victoria::is_there() {
+        return None;
+    }
+    let permit = ENGINES.acquire().await.expect("never closed");
+    let dir = tempfile::tempdir().expect("a directory");
+    let process = VictoriaMetrics::start(dir.path());
+    let address = process.address;
+    Some(Engine::over(address, Some(Client::new(address)), Box::new(process), dir, permit))
+}
+
+impl Engine {
+    fn over(
+        address: SocketAddr,
+        flush: Option<Client>,
+        process: Box<dyn Send>,
+        dir: TempDir,
+        permit: SemaphorePermit<'static>,
+    ) -> Self {
+        let server = ServerSettings::new(format!("http://{address}").parse().expect("a URL"));
+        let settings = RemoteSettings {
+            write: server.clone(),
+            write_path: "/api/v1/write",
+            query: server,
+            timeout: Duration::from_secs(30),
+            replay_after: None,
+            outbox_size_max_bytes: 64 << 20,
+        };
+        let stop = CancellationToken::new();
+        let (mut dirs, mut senders) = (vec![dir], Vec::new());
+        let mut store = || {
+            let dir = tempfile::tempdir().expect("a directory");
+            let clock = Arc::new(ManualClock::new(NOW_MS));
+            let random = Box::new(|| 0.5);
+            let opened = PrometheusStore::open(dir.path(), settings.clone(), clock, random, stop.clone());
+            let (store, sender) = opened.expect("opens");
+            senders.push(tokio::spawn(sender.run()));
+            dirs.push(dir);
+            store
+        };
+        let replicas = Replicas { writer: store(), reader: store(), flush: flush.map(Mutex::new) };
+        Self { replicas: Arc::new(replicas), senders, stop, _process: process, _dirs: dirs, _permit: permit }
+    }
+
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        self.replicas.clone()
+    }
+
+    pub(crate) async fn end(self) {
+        self.stop.cancel();
+        for sender in self.senders {
+            sender.await.expect("it sent");
+        }
+    }
+}
+
+/// Writes go through one store, reads through the other once the engine has and shows everything.
+struct Replicas {
+    writer: PrometheusStore,
+    reader: PrometheusStore,
+    /// By which VictoriaMetrics is made to show what it has taken.
+    flush: Option<Mutex<Client>>,
+}
+
+impl Replicas {
+    async fn read(&self) -> &PrometheusStore {
+        self.writer.sent().await;
+        if let Some(flush) = &self.flush {
+            let flushed = flush.lock().expect("not poisoned").send("GET", "/internal/force_flush", &[], b"");
+            assert_eq!(flushed.expect("an answer").status, 200);
+        }
+        &self.reader
+    }
+}
+
+#[async_trait]
+impl Store for Replicas {
+    async fn append(
+        &self,
+        context: &Context,
+        batch: WriteBatch,
+        now_ms: i64,
+        out_of_order: OutOfOrder,
+    ) -> Result<WriteReport, StoreError> {
+        self.writer.append(context, batch, now_ms, out_of_order).await
+    }
+
+    async fn latest(
+        &self,
+        context: &Context,
+        matchers: &[Matcher],
+        not_before_ms: i64,
+    ) -> Result<Vec<Latest>, StoreError> {
+        self.read().await.latest(context, matchers, not_before_ms).await
+    }
+
+    async fn select(
+        &self,
+        context: &Context,
+        matchers: &[Matcher],
+        start_ms: i64,
+        end_ms: i64,
+        samples_max: usize,
+    ) -> Result<Vec<SeriesSamples>, StoreError> {
+        self.read().await.select(context, matchers, start_ms, end_ms, samples_max).await
+    }
+
+    async fn range(&self, context: &Context, request: RangeRequest) -> Result<RangeRead, StoreError> {
+        self.read().await.range(context, request).await
+    }
+
+    async fn reader(&self, context: &Context) -> Result<Box<dyn SeriesReader>, StoreError> {
+        self.read().await.reader(context).await
+    }
+
+    async fn labels(&self, context: &Context, request: LabelsRequest) -> Result<Vec<String>, StoreError> {
+        self.read().await.labels(context, request).await
+    }
+
+    async fn delete(
+        &self,
+        context: &Context,
+        matchers: &[Matcher],
+        start_ms: i64,
+        end_ms: i64,
+    ) -> Result<u64, StoreError> {
+        self.read().await;
+        self.writer.delete(context, matchers, start_ms, end_ms).await
+    }
+
+    async fn stats(&self) -> Result<StoreStats, StoreError> {
+        self.writer.stats().await
+    }
+}

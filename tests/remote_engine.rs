@@ -1,0 +1,421 @@
+//! The built server over real engines that go away, are slow, refuse, restart: nothing that was acknowledged is
+//! lost, latest values are served all the time, and what waits is sent as soon as it can be.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use common::process::{Server, free_port, lookback, run_to_end, wait_until};
+use common::prometheus::{self, Prometheus};
+use common::remote_write::{message, series};
+use common::store::now_ms;
+use common::victoria::{self, VictoriaMetrics};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
+
+fn start(data: &Path, engine: SocketAddr, more: &[&str]) -> Server {
+    let url = format!("http://{engine}");
+    let args = ["--store", "prometheus", "--store-url", &url, "--log-level", "error"];
+    Server::start(data, &[&args[..], more].concat())
+}
+
+fn start_prometheus(dir: &Path, address: SocketAddr) -> Prometheus {
+    let config = |_| "storage: {tsdb: {out_of_order_time_window: 10m}}\n".to_owned();
+    Prometheus::start_on(dir, address, config, &["--web.enable-remote-write-receiver", "--log.level=error"])
+}
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
+}
+
+fn push(server: &Server, pod: &str, value: u32) -> u16 {
+    server.post(&format!("/write-metrics/namespaces/default/pods/{pod}/load"), format!("\"{value}\"")).status
+}
+
+/// What an autoscaler reads.
+#[track_caller]
+fn latest(server: &Server, pod: &str) -> String {
+    let path = format!("/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/{pod}/load");
+    let reply = server.get(&path);
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    reply.json()["items"][0]["value"].as_str().unwrap().to_owned()
+}
+
+fn figure(server: &Server, name: &str) -> Option<u64> {
+    let metrics = server.get("/metrics").text();
+    let after_name = |line: &str| line.strip_prefix(name)?.trim_start_matches("{}").trim().parse().ok();
+    metrics.lines().find_map(after_name)
+}
+
+#[track_caller]
+fn wait_until_sent(server: &Server) {
+    wait_until("everything is sent", || figure(server, "lookback_outbox_samples") == Some(0));
+}
+
+fn resident_bytes(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.process.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() * 1_024
+}
+
+/// 1,000 samples each of 10 series.
+fn many(request: i64, now_ms: i64) -> Vec<u8> {
+    let samples: Vec<(i64, f64)> = (0..1_000)
+        .map(|at| (now_ms + request * 1_000 + at - 300_000, (request * 1_000 + at) as f64))
+        .collect();
+    let pods: Vec<String> = (0..10).map(|pod| format!("many-{pod}")).collect();
+    message(
+        pods.iter()
+            .map(|pod| series(&[("__name__", "many"), ("namespace", "default"), ("pod", pod)], &samples))
+            .collect(),
+    )
+}
+
+#[test]
+fn an_engine_that_is_away_loses_nothing_and_is_caught_up_with() {
+    if !prometheus::is_there("prometheus") {
+        return;
+    }
+    let (data, there, address) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), loopback());
+    let server = start(data.path(), address, &[]);
+    for value in 1..=20 {
+        assert_eq!(push(&server, "web-0", value), 200);
+        assert_eq!(latest(&server, "web-0"), value.to_string());
+    }
+    // A minute of 10 series at a sample a millisecond: an hour of 2,500 series at 15 s, compressed.
+    let now_ms = now_ms();
+    for request in 0..60 {
+        let reply = server.remote_write(&many(request, now_ms));
+        assert_eq!(reply.status, 204, "{}", reply.text());
+    }
+    assert_eq!(figure(&server, "lookback_outbox_samples"), Some(600_020));
+    assert!(resident_bytes(&server) < 300 << 20, "{} bytes in memory", resident_bytes(&server));
+    let ready = server.get("/readyz?verbose");
+    assert!(ready.status == 200 && ready.text().contains("wait for the engine"), "{}", ready.text());
+    server.kill9();
+
+    let server = start(data.path(), address, &[]);
+    assert_eq!(latest(&server, "web-0"), "20", "what waits is served after a restart");
+    let mut engine = start_prometheus(there.path(), address);
+    wait_until_sent(&server);
+    assert_eq!(engine.number("sum(count_over_time(many[10m]))"), Some(600_000.0));
+    assert_eq!(engine.number("sum(sum_over_time(many[10m]))"), Some(10.0 * 59_999.0 * 30_000.0));
+    assert_eq!(engine.number("count_over_time(load[10m])"), Some(20.0));
+    assert_eq!(figure(&server, "lookback_outbox_dead_letter_samples"), Some(0));
+    assert_eq!(latest(&server, "web-0"), "20");
+}
+
+/// How a proxy before an engine behaves.
+const PASS: u8 = 0;
+const ERROR_500: u8 = 1;
+const BUSY_429: u8 = 2;
+const SILENT: u8 = 3;
+/// The request arrives, its answer does not.
+const LOSE_ANSWER: u8 = 4;
+
+/// Stands before an engine.
+struct Proxy {
+    address: SocketAddr,
+    mode: Arc<AtomicU8>,
+    hits: Arc<AtomicUsize>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    fn start(engine: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (mode, hits) = (Arc::new(AtomicU8::new(PASS)), Arc::new(AtomicUsize::new(0)));
+        let stopped = Arc::new(AtomicBool::new(false));
+        let (modes, hit, stop) = (Arc::clone(&mode), Arc::clone(&hits), Arc::clone(&stopped));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stop.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (mode, stop) = (modes.load(Ordering::SeqCst), Arc::clone(&stop));
+                hit.fetch_add(1, Ordering::SeqCst);
+                std::thread::spawn(move || {
+                    // Whoever asked may be gone.
+                    let _ = stream.and_then(|stream| answer(stream, engine, mode, &stop));
+                });
+            }
+        });
+        Self { address, mode, hits, stopped }
+    }
+
+    /// Behaves so from now on, until so many have seen it.
+    fn behave(&self, mode: u8, seen_by: usize) {
+        let before = self.hits.load(Ordering::SeqCst);
+        self.mode.store(mode, Ordering::SeqCst);
+        wait_until("the engine is asked", || self.hits.load(Ordering::SeqCst) >= before + seen_by);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// Answers one request of a connection, and closes it.
+fn answer(mut stream: TcpStream, engine: SocketAddr, mode: u8, stop: &AtomicBool) -> std::io::Result<()> {
+    let (mut request, mut buffer) = (Vec::new(), [0; 65_536]);
+    let body_begins = loop {
+        let read = stream.read(&mut buffer)?;
+        request.extend_from_slice(&buffer[..read]);
+        match request.windows(4).position(|end| end == b"\r\n\r\n") {
+            Some(end) => break end + 4,
+            None if read == 0 => return Ok(()),
+            None => {}
+        }
+    };
+    let head = String::from_utf8_lossy(&request[..body_begins]).to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    while request.len() < body_begins + length.unwrap_or(0_usize) {
+        let read = stream.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(());
+        }
+        request.extend_from_slice(&buffer[..read]);
+    }
+    const CLOSE: &str = "content-length: 0\r\nconnection: close\r\n\r\n";
+    match mode {
+        ERROR_500 => return write!(stream, "HTTP/1.1 500 Internal Server Error\r\n{CLOSE}"),
+        BUSY_429 => return write!(stream, "HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\n{CLOSE}"),
+        SILENT => {
+            while !stop.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            return Ok(());
+        }
+        _ => {}
+    }
+    let mut upstream = TcpStream::connect(engine)?;
+    upstream.write_all(&request[..body_begins - 2])?;
+    upstream.write_all(b"connection: close\r\n\r\n")?;
+    upstream.write_all(&request[body_begins..])?;
+    if mode == LOSE_ANSWER {
+        upstream.read_to_end(&mut Vec::new())?;
+        return Ok(());
+    }
+    // An answer that closes: what is behind the status line is passed as it is.
+    std::io::copy(&mut upstream, &mut stream)?;
+    Ok(())
+}
+
+#[test]
+fn an_engine_that_errs_is_busy_silent_or_dies_loses_nothing() {
+    if !prometheus::is_there("prometheus") {
+        return;
+    }
+    let (data, there, address) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), loopback());
+    let mut engine = start_prometheus(there.path(), address);
+    let proxy = Proxy::start(address);
+    let server = start(data.path(), proxy.address, &["--store-timeout", "2s"]);
+    let mut pushed = 0;
+    let mut some = |server: &Server| {
+        for _ in 0..5 {
+            pushed += 1;
+            assert_eq!(push(server, "web-0", pushed), 200);
+            assert_eq!(latest(server, "web-0"), pushed.to_string());
+        }
+        pushed
+    };
+    some(&server);
+    wait_until_sent(&server);
+    for (mode, seen_by) in [(ERROR_500, 3), (BUSY_429, 2), (SILENT, 2), (LOSE_ANSWER, 2)] {
+        proxy.mode.store(mode, Ordering::SeqCst);
+        some(&server);
+        proxy.behave(mode, seen_by);
+        some(&server);
+        proxy.mode.store(PASS, Ordering::SeqCst);
+        wait_until_sent(&server);
+    }
+    // It dies with requests under way, and comes back with what it had.
+    some(&server);
+    engine.process.kill9();
+    some(&server);
+    drop(engine);
+    let mut engine = start_prometheus(there.path(), address);
+    let pushed = some(&server);
+    wait_until_sent(&server);
+    assert_eq!(engine.number("count_over_time(load[10m])"), Some(f64::from(pushed)));
+    let sum = f64::from(pushed * (pushed + 1) / 2);
+    assert_eq!(engine.number("sum_over_time(load[10m])"), Some(sum));
+    // What was sent twice was refused, found to be there, and not set aside.
+    assert_eq!(figure(&server, "lookback_outbox_dead_letter_samples"), Some(0));
+}
+
+#[test]
+fn what_is_refused_for_good_is_set_aside_listed_and_sent_again() {
+    if !prometheus::is_there("prometheus") {
+        return;
+    }
+    let (data, there, address) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), loopback());
+    let mut engine = start_prometheus(there.path(), address);
+    let server = start(data.path(), address, &[]);
+    let (now_ms, old_ms) = (now_ms(), now_ms() - 3_600_000);
+    let of = |pod: &str, samples: &[(i64, f64)]| {
+        series(&[("__name__", "late"), ("namespace", "default"), ("pod", pod)], samples)
+    };
+    let first = message(vec![of("a", &[(now_ms, 1.0)]), of("b", &[(now_ms, 1.0)])]);
+    assert_eq!(server.remote_write(&first).status, 204);
+    wait_until_sent(&server);
+    // The old one in the middle would take all of the request with it.
+    let mixed = message(vec![
+        of("a", &[(now_ms + 1, 2.0)]),
+        of("b", &[(old_ms, 7.5), (now_ms + 1, 2.0)]),
+        of("c", &[(now_ms, 3.0)]),
+    ]);
+    assert_eq!(server.remote_write(&mixed).status, 204);
+    wait_until_sent(&server);
+    assert_eq!(engine.number("sum(sum_over_time(late[10m]))"), Some(9.0));
+    assert_eq!(figure(&server, "lookback_outbox_dead_letter_samples"), Some(1));
+    let data_dir = format!("--data-dir={}", data.path().display());
+    let outbox = |what| {
+        let output = run_to_end(lookback().args(["outbox", what, &data_dir]));
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.success(), text(output.stdout), text(output.stderr))
+    };
+    let (_, listed, _) = outbox("list");
+    assert!(listed.contains(r#"late{namespace="default",pod="b"}"#) && listed.contains("7.5"), "{listed}");
+    assert!(listed.contains("1 samples in 1 letters"), "{listed}");
+    let (replayed, _, said) = outbox("replay");
+    assert!(!replayed && said.contains("used by another process"), "{said}");
+    assert!(server.terminate().success());
+    let (replayed, said, _) = outbox("replay");
+    assert!(replayed && said.contains("1 samples are in the outbox again"), "{said}");
+    assert!(outbox("list").1.starts_with("0 samples"));
+    // An engine that takes it now: one that has nothing yet.
+    drop(engine);
+    let empty = tempfile::tempdir().unwrap();
+    let mut engine = start_prometheus(empty.path(), address);
+    let server = start(data.path(), address, &[]);
+    wait_until_sent(&server);
+    assert_eq!(engine.number("sum(last_over_time(late[2h]))"), Some(7.5));
+}
+
+/// A small volume that goes with its guard.
+struct Volume(tempfile::TempDir);
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_volume_of_the_outbox_refuses_and_recovers() {
+    if !prometheus::is_there("prometheus") {
+        return;
+    }
+    let volume = Volume(tempfile::tempdir().unwrap());
+    let mut mount = Command::new("mount");
+    let mounted = mount.args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(volume.0.path()).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: this user may not mount a small tmpfs, so a full volume can't be made");
+        return;
+    }
+    let (there, address, now_ms) = (tempfile::tempdir().unwrap(), loopback(), now_ms());
+    let data_dir = volume.0.path().join("data");
+    let server = start(&data_dir, address, &[]);
+    assert_eq!(push(&server, "web-0", 1), 200);
+    let noise = |request: i64| {
+        let bits =
+            |at: i64| (request * 5_000 + at).cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) & !(1 << 62);
+        let samples: Vec<(i64, f64)> =
+            (0..5_000).map(|at| (now_ms - 5_000 + at, f64::from_bits(bits(at)))).collect();
+        let number = request.to_string();
+        message(vec![series(&[("__name__", "noise"), ("n", &number)], &samples)])
+    };
+    let mut taken = 0;
+    let refused = loop {
+        let reply = server.remote_write(&noise(taken));
+        if reply.status != 204 {
+            break reply;
+        }
+        taken += 1;
+        assert!(taken < 1_000, "the volume fills up");
+    };
+    assert_eq!(refused.status, 507, "{}", refused.text());
+    assert!(refused.text().contains("full"), "{}", refused.text());
+    // What can't be written is served as a latest value all the same.
+    while push(&server, "web-0", 2) == 200 {}
+    assert_eq!(push(&server, "web-0", 3), 507);
+    assert_eq!(latest(&server, "web-0"), "3");
+    assert_eq!(figure(&server, "lookback_store_writable"), Some(0));
+    let mut engine = start_prometheus(there.path(), address);
+    wait_until_sent(&server);
+    wait_until("there is room again", || push(&server, "web-0", 4) == 200);
+    assert_eq!(latest(&server, "web-0"), "4");
+    wait_until_sent(&server);
+    assert_eq!(engine.number("sum(count_over_time(noise[10m]))"), Some((taken * 5_000) as f64));
+    assert_eq!(figure(&server, "lookback_store_writable"), Some(1));
+}
+
+#[test]
+fn what_an_engine_forgets_in_its_last_seconds_is_sent_again() {
+    if !victoria::is_there() {
+        return;
+    }
+    let (data, there, address) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), loopback());
+    let mut engine = VictoriaMetrics::start_on(there.path(), address);
+    let server = start(data.path(), address, &["--store-replay-after", "3s"]);
+    for pod in 0..50 {
+        assert_eq!(push(&server, &format!("web-{pod}"), pod), 200);
+    }
+    wait_until_sent(&server);
+    engine.process.kill9();
+    drop(engine);
+    let mut engine = VictoriaMetrics::start_on(there.path(), address);
+    wait_until("everything is there", || {
+        let _ = engine.client.send("GET", "/internal/force_flush", &[], b"");
+        let counted = engine.client.send("GET", "/api/v1/series?match[]=load&start=-10m", &[], b"");
+        counted.is_ok_and(|reply| reply.json()["data"].as_array().is_some_and(|all| all.len() == 50))
+    });
+    assert_eq!(latest(&server, "web-49"), "49");
+}
+
+#[test]
+fn every_question_is_answered_over_an_engine() {
+    if !prometheus::is_there("prometheus") {
+        return;
+    }
+    let (data, there, address) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), loopback());
+    let _engine = start_prometheus(there.path(), address);
+    let server = start(data.path(), address, &[]);
+    let batch = r#"
+{"namespace":"default","resource":"pods","name":"web-0","metric":"cpu","value":"250m","labels":{"container":"app","workload":"web"}}
+{"namespace":"default","resource":"pods","name":"web-1","metric":"cpu","value":0.35,"labels":{"container":"app","workload":"web"}}"#;
+    assert_eq!(server.post("/write-metrics", batch).json()["accepted"], 2);
+    wait_until_sent(&server);
+    let start = now_ms() / 1_000;
+    let asked = format!(
+        "workload=web&namespace=default&metric=cpu&step=1h&aggregation=max&start={start}&end={}",
+        start + 3_600
+    );
+    let range = server.get(&format!("/api/v1/metrics?{asked}")).json();
+    assert_eq!(range["data"]["result"].as_array().unwrap().len(), 2, "{range}");
+    assert_eq!(range["data"]["result"][1]["values"][0][1], "0.35", "{range}");
+    let summary = server.get(&format!("/api/v1/summary?{asked}")).json();
+    assert_eq!(summary["data"]["result"][0]["pods"], 2, "{summary}");
+    let sum = server.get("/api/v1/query?query=sum%20by%20(workload)%20(cpu)").json();
+    assert_eq!(sum["data"]["result"][0]["value"][1], "0.6", "{sum}");
+    let values = server.get("/api/v1/label/pod/values").json();
+    assert_eq!(values["data"], serde_json::json!(["web-0", "web-1"]));
+    let list = "/apis/custom.metrics.k8s.io/v1beta1";
+    wait_until("discovery lists it", || server.get(list).text().contains("pods/cpu"));
+    let all = server.get("/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/cpu").json();
+    assert_eq!(all["items"].as_array().unwrap().len(), 2, "{all}");
+    let refused = server.post("/api/v1/admin/tsdb/delete_series?match[]=cpu", "");
+    assert!(refused.text().contains("--web.enable-admin-api"), "{}", refused.text());
+    let backup = server.post("/api/v1/admin/backup", "");
+    assert!(backup.status >= 400, "{}", backup.text());
+}

@@ -31,8 +31,8 @@ pub enum StoreKind {
 #[derive(Clone, Debug, Args)]
 pub struct RemoteStoreArgs {
     /// What keeps the samples.
-    #[arg(long = "store", value_name = "KIND", env = "LOOKBACK_STORE", default_value = "embedded")]
-    pub store_kind: StoreKind,
+    #[arg(long, value_name = "KIND", env = "LOOKBACK_STORE", default_value = "embedded")]
+    pub store: StoreKind,
 
     /// The engine of --store prometheus: remote write goes to URL/api/v1/write, questions to URL/api/v1/….
     #[arg(long, value_name = "URL", env = "LOOKBACK_STORE_URL")]
@@ -137,7 +137,7 @@ impl RemoteStoreArgs {
     /// # Errors
     /// When flags contradict one another, or something is missing.
     pub fn settings(&self, serve: &ServeArgs) -> Result<Option<RemoteSettings>, RemoteStoreError> {
-        if self.store_kind == StoreKind::Embedded {
+        if self.store == StoreKind::Embedded {
             let urls = [&self.store_url, &self.store_write_url, &self.store_query_url];
             return match urls.iter().any(|url| url.is_some()) {
                 true => Err(RemoteStoreError::NotEmbedded("--store-url")),

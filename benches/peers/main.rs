@@ -31,8 +31,8 @@ const LIVE_SLOTS: i64 = 1_152;
 const BACK_FILL_SLOTS: i64 = 1_440;
 const BACK_FILL_SAMPLES: i64 = 20;
 /// How long a server is left alone before it counts as being at rest, and the longest that is waited.
-const QUIET: Duration = Duration::from_secs(45);
-const QUIET_AT_MOST: Duration = Duration::from_secs(420);
+const QUIET: Duration = Duration::from_secs(40);
+const QUIET_AT_MOST: Duration = Duration::from_secs(240);
 /// How long a question is asked, and how often.
 const ASK: Duration = Duration::from_secs(4);
 const ASK_ROUNDS: usize = 3;

@@ -29,7 +29,7 @@ pub struct Options {
     pub partition_ms: i64,
     /// [`Db::maintain`](crate::Db::maintain) seals once the log has grown by this much. Default 32 MiB.
     pub seal_log_bytes: u64,
-    /// [`Db::maintain`](crate::Db::maintain) seals once so many samples are in memory, 16 bytes each.
+    /// [`Db::maintain`](crate::Db::maintain) seals once so many samples are in memory, 3 to 16 bytes each.
     /// Default 2.5 million.
     pub seal_head_samples: u64,
     /// [`Db::maintain`](crate::Db::maintain) seals at least this often. Default 2 hours.

@@ -385,6 +385,9 @@ fn secure_paths(namespace: &str) -> Vec<(String, bool)> {
                     format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/cpu"),
                     false,
                 ));
+                for rest in [format!("namespaces/{namespace}/pods"), "pods".to_owned(), "nodes".to_owned()] {
+                    all.push((format!("/apis/metrics.k8s.io/v1beta1/{rest}"), false));
+                }
             }
             "/openapi/{*path}" => {
                 all.extend([("/openapi/v2".to_owned(), true), ("/openapi/v3".to_owned(), true)])

@@ -15,16 +15,19 @@
 //! The engine owns retention, rollups and backups.
 
 pub mod dead_letters;
+mod deletion;
 mod engine;
 pub mod outbox;
 mod overlay;
 mod reader;
+mod send_state;
 pub mod sender;
 
 use self::dead_letters::DeadLetters;
 use self::engine::{Engine, failed, within};
 use self::outbox::{Outbox, OutboxError, Part, Position};
 use self::overlay::Overlay;
+use self::send_state::SendState;
 use self::sender::Sender;
 use super::{
     Context, LabelsRequest, Latest, OutboxFigures, RangeRead, RangeRequest, SeriesReader, SeriesSamples,
@@ -32,16 +35,15 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::prometheus_client::{
-    Call, ClientError, PrometheusClient, RawMethod, ServerSettings, SettingsError,
+    PrometheusClient, ServerSettings, SettingsError, decode_write_request, selector,
 };
-use crate::prometheus_client::{decode_write_request, form, seconds, selector};
 use async_trait::async_trait;
 use lookback_storage::resample::{COUNTER_GAP_MAX_MS, counter_rates, resample};
 use lookback_storage::{Grid, Labels, Matcher, OutOfOrder, RangeUse, Sample, WriteBatch, WriteReport};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
@@ -100,47 +102,6 @@ struct Inner {
     clock: Arc<dyn Clock>,
     /// Until when latest values are answered by the overlay alone, where it can.
     latest_paused_until_ms: Mutex<i64>,
-}
-
-/// How sending goes.
-#[derive(Default)]
-pub(super) struct SendState {
-    /// Why the engine took nothing the last time, and since when.
-    failure: Mutex<Option<String>>,
-    set_aside: AtomicU64,
-    /// Spans that are to be sent a second time.
-    held: AtomicUsize,
-    /// Somebody waits for that.
-    hurried: AtomicUsize,
-}
-
-impl SendState {
-    fn succeeded(&self) {
-        let before = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if before.is_some() {
-            tracing::info!("the engine takes samples again");
-        }
-    }
-
-    fn failed(&self, reason: &str) {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        if failure.is_none() {
-            tracing::warn!(reason, "the engine takes no samples: they wait in the outbox");
-        }
-        *failure = Some(reason.to_owned());
-    }
-
-    fn set_aside(&self, samples: usize) {
-        self.set_aside.fetch_add(samples as u64, Ordering::Relaxed);
-    }
-
-    fn replay_now(&self) -> bool {
-        self.hurried.load(Ordering::Relaxed) > 0
-    }
-
-    fn failure(&self) -> Option<String> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
 }
 
 impl PrometheusStore {
@@ -256,51 +217,6 @@ impl PrometheusStore {
         );
         read.await?;
         Ok(newest)
-    }
-
-    /// Deletes at the engine, by the API that Prometheus and VictoriaMetrics have for it.
-    async fn delete_at_engine(
-        &self,
-        selector: String,
-        (start_ms, end_ms): (i64, i64),
-        timeout: Duration,
-    ) -> Result<(), StoreError> {
-        let refused = |reason: &str| StoreError::Unavailable(format!("nothing was deleted: {reason}"));
-        let method = self.engine().method(timeout).await.map_err(|error| failed(error, timeout))?;
-        let is_everything = start_ms <= 0 && end_ms >= self.0.clock.now_ms();
-        let mut fields = vec![("match[]", selector)];
-        match method {
-            RawMethod::Export if !is_everything => {
-                return Err(refused(
-                    "VictoriaMetrics deletes whole series only: leave out start and end, or let retention do it",
-                ));
-            }
-            RawMethod::Export => {}
-            RawMethod::Query => {
-                return Err(refused("this engine has no API for it: delete there, by its own means"));
-            }
-            RawMethod::RemoteRead if is_everything => {}
-            RawMethod::RemoteRead => {
-                fields.extend([
-                    ("start", seconds(start_ms.max(0))),
-                    ("end", seconds(end_ms.min(self.newest_ms()))),
-                ]);
-            }
-        }
-        let query = Some(form(&fields));
-        let path = "/api/v1/admin/tsdb/delete_series";
-        let call =
-            Call { query, ..Call::post(path, "application/x-www-form-urlencoded", bytes::Bytes::new()) };
-        match self.engine().client().stream(call, timeout).await {
-            Ok(_) => Ok(()),
-            Err(ClientError::Refused { status: 403..=405 | 501, .. }) => {
-                Err(refused("the engine does not let it: Prometheus needs --web.enable-admin-api"))
-            }
-            Err(ClientError::Refused { reason, .. }) if reason.contains("admin API") => {
-                Err(refused("the engine does not let it: Prometheus needs --web.enable-admin-api"))
-            }
-            Err(error) => Err(failed(error, timeout)),
-        }
     }
 
     fn stats_now(&self) -> StoreStats {

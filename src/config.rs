@@ -26,6 +26,7 @@ mod scrape;
 mod settings_file;
 pub mod shadow;
 mod tls;
+mod yaml;
 
 pub use apis::ApisArgs;
 pub use authentication::AuthenticationArgs;

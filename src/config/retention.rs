@@ -15,6 +15,7 @@
 //! The server reads the file again when it changes. What is wrong is told with its line; then the rules
 //! before hold on.
 
+use super::yaml::{self, FILE_BYTES_MAX};
 use crate::series_selector;
 use crate::time::{parse_duration, whole_ms};
 use clap::Args;
@@ -22,13 +23,9 @@ use lookback_storage::{KeepMs, Options, RetentionRule, RollupWindows, SizeMax};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
-
-/// Largest file of rules, in bytes.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Flags of retention.
 #[derive(Clone, Debug, Args)]
@@ -110,13 +107,8 @@ impl RulesError {
 /// # Errors
 /// When it can't be read or is too large.
 pub fn read_rules_file(path: &Path) -> Result<String, RulesError> {
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(|error| RulesError::new(path, error))?;
-    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
-    if read.map_err(|error| RulesError::new(path, error))? as u64 > FILE_BYTES_MAX {
-        return Err(RulesError::new(path, format!("larger than {FILE_BYTES_MAX} bytes")));
-    }
-    Ok(text)
+    let text = yaml::read_text(path).map_err(|error| RulesError::new(path, error))?;
+    text.ok_or_else(|| RulesError::new(path, format!("larger than {FILE_BYTES_MAX} bytes")))
 }
 
 /// The rules in a file's text.
@@ -145,22 +137,12 @@ struct FileRule {
 }
 
 fn parse(text: &str) -> Result<Vec<RetentionRule>, String> {
-    // A file of comments only has no rules.
-    let file: Option<File> = serde_saphyr::from_str(text).map_err(|error| {
-        let error = error.without_snippet();
-        let said = error.to_string();
-        match error.location() {
-            Some(at) if !said.contains("line ") => {
-                format!("line {} column {}: {said}", at.line(), at.column())
-            }
-            _ => said,
-        }
-    })?;
+    let file: File = yaml::parse(text)?;
     let rule = |spanned: Spanned<FileRule>| {
         let line = spanned.referenced.line();
         spanned.value.into_rule().map_err(|problem| format!("line {line}: {problem}"))
     };
-    file.unwrap_or_default().rules.into_iter().map(rule).collect()
+    file.rules.into_iter().map(rule).collect()
 }
 
 impl FileRule {

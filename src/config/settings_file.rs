@@ -27,18 +27,15 @@
 //!
 //! Unknown fields are refused; errors tell the line and column.
 
+use super::yaml::{self, FILE_BYTES_MAX};
 use crate::app::{Settings, UsageSource};
 use crate::query::freshness::{MetricRule, Pattern};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
-
-/// Largest settings file, in bytes.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Why a settings file can't be used.
 #[derive(Debug, Error)]
@@ -130,29 +127,14 @@ impl<'de> Deserialize<'de> for PlainDuration {
 
 /// Changes `settings` as the file at `path` says.
 pub(super) fn apply(path: &Path, settings: &mut Settings) -> Result<(), SettingsError> {
-    let unreadable = |reason| SettingsError::Unreadable { path: path.to_owned(), reason };
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let bytes = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if bytes as u64 > FILE_BYTES_MAX {
-        return Err(SettingsError::TooLarge { path: path.to_owned() });
-    }
+    let text = yaml::read_text(path)
+        .map_err(|reason| SettingsError::Unreadable { path: path.to_owned(), reason })?
+        .ok_or_else(|| SettingsError::TooLarge { path: path.to_owned() })?;
     apply_text(&text, settings).map_err(|problem| SettingsError::Wrong { path: path.to_owned(), problem })
 }
 
 fn apply_text(text: &str, settings: &mut Settings) -> Result<(), String> {
-    // A file of comments only is empty, not wrong.
-    let file: Option<SettingsFile> = serde_saphyr::from_str(text).map_err(|error| {
-        let error = error.without_snippet();
-        let said = error.to_string();
-        match error.location() {
-            Some(at) if !said.contains("line ") => {
-                format!("line {} column {}: {said}", at.line(), at.column())
-            }
-            _ => said,
-        }
-    })?;
-    let file = file.unwrap_or_default();
+    let file: SettingsFile = yaml::parse(text)?;
     for (metric, sources) in file.usage_sources.unwrap_or_default() {
         if metric.is_empty() || sources.iter().any(|source| source.series.is_empty()) {
             return Err(format!("usage_sources: {metric:?} has an empty name"));

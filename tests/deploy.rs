@@ -13,11 +13,12 @@ use std::path::Path;
 use std::process::Command;
 
 /// Overlays, and the chart's values that say the same.
-fn variants() -> [(&'static str, Value); 8] {
+fn variants() -> [(&'static str, Value); 9] {
     [
         ("overlays/plain", json!({})),
         ("overlays/cert-manager", json!({"certManager": {"enabled": true}})),
         ("overlays/external-metrics", json!({"externalMetrics": {"v1beta1": true}})),
+        ("overlays/resource-metrics", json!({"resourceMetrics": {"v1beta1": true}})),
         ("overlays/loadbalancer", json!({"loadBalancer": {"enabled": true}})),
         ("overlays/openshift", json!({"openshift": true})),
         ("overlays/monitoring", json!({"monitoring": true})),
@@ -60,6 +61,16 @@ fn has_preflight(name: &str) -> bool {
     name.starts_with("chart") && !name.ends_with(BESIDE_ANOTHER)
 }
 
+/// Whether a rendering registers metrics.k8s.io, which is mostly metrics-server's.
+fn serves_usage(name: &str) -> bool {
+    name.ends_with("overlays/resource-metrics") || name == EVERYTHING
+}
+
+const EVERYTHING: &str = "chart with everything";
+
+/// Over another engine: the chart has no values for this one.
+const DISTRIBUTED: &str = "overlays/distributed";
+
 /// Every rendering that a user can get from this tree, by its name.
 fn renderings() -> Option<BTreeMap<String, Vec<Value>>> {
     let (kubectl, python) = (tool("kubectl")?, tool("python")?);
@@ -71,6 +82,7 @@ fn renderings() -> Option<BTreeMap<String, Vec<Value>>> {
     let rich = json!({
         "certManager": {"enabled": true},
         "externalMetrics": {"v1beta1": true},
+        "resourceMetrics": {"v1beta1": true},
         "loadBalancer": {"enabled": true, "sourceRanges": ["192.0.2.0/24"], "annotations": {"a": "b"}},
         "monitoring": true,
         "credentialsSecret": "lookback-credentials",
@@ -84,7 +96,8 @@ fn renderings() -> Option<BTreeMap<String, Vec<Value>>> {
         "podAnnotations": {"c": "d"},
         "imagePullSecrets": [{"name": "registry"}],
     });
-    all.insert("chart with everything".to_owned(), objects(&chart(&python, &rich)));
+    all.insert(DISTRIBUTED.to_owned(), objects(&kustomize(&kubectl, DISTRIBUTED)));
+    all.insert(EVERYTHING.to_owned(), objects(&chart(&python, &rich)));
     Some(all)
 }
 
@@ -241,8 +254,12 @@ fn rights_are_the_least() {
         let mut expected =
             vec!["extension-apiserver-authentication-reader", "lookback", "system:auth-delegator"];
         if has_preflight(name) {
-            expected.insert(2, "lookback-preflight");
+            expected.push("lookback-preflight");
         }
+        if serves_usage(name) {
+            expected.push("lookback:resource-metrics");
+        }
+        expected.sort_unstable();
         assert_eq!(bound.into_iter().collect::<Vec<_>>(), expected, "{name}");
     }
 }
@@ -294,11 +311,15 @@ fn registrations_are_verified_and_bear_no_ca_of_a_rendering() {
         ("v1beta1.custom.metrics.k8s.io", 100),
         ("v1beta2.custom.metrics.k8s.io", 200),
         ("v1beta1.external.metrics.k8s.io", 100),
+        ("v1beta1.metrics.k8s.io", 100),
     ];
     for (name, objects) in &all {
         let registrations: Vec<_> = objects.iter().filter(|object| object["kind"] == "APIService").collect();
         let is_registered = !name.ends_with(BESIDE_ANOTHER);
         assert!(is_registered == (registrations.len() >= 2), "{name}");
+        let own_usage =
+            registrations.iter().any(|object| object["metadata"]["name"] == "v1beta1.metrics.k8s.io");
+        assert_eq!(own_usage, serves_usage(name), "{name}");
         for registration in registrations {
             let spec = &registration["spec"];
             assert!(spec["insecureSkipTLSVerify"].is_null() && spec["caBundle"].is_null(), "{name}: {spec}");
@@ -313,12 +334,13 @@ fn registrations_are_verified_and_bear_no_ca_of_a_rendering() {
 }
 
 #[test]
-fn one_replica_blocks_no_drain_and_ends_in_order() {
+fn replicas_block_no_drain_and_end_in_order() {
     let Some(all) = renderings() else { return };
     for (name, objects) in &all {
         let set = &the(objects, "StatefulSet", "lookback")["spec"];
         let budget = &the(objects, "PodDisruptionBudget", "lookback")["spec"];
-        assert_eq!((&set["replicas"], &budget["maxUnavailable"]), (&json!(1), &json!(1)), "{name}");
+        let replicas = if name == DISTRIBUTED { 2 } else { 1 };
+        assert_eq!((&set["replicas"], &budget["maxUnavailable"]), (&json!(replicas), &json!(1)), "{name}");
         assert_eq!(budget["selector"], set["selector"], "{name}");
         assert!(set["template"]["spec"]["terminationGracePeriodSeconds"].as_i64() >= Some(30), "{name}");
         the(objects, "Service", set["serviceName"].as_str().unwrap());

@@ -5,40 +5,18 @@
 mod common;
 
 use common::process::{Process, Server, lookback, run_to_end};
+use common::recording::{FILE, recording};
 use common::store::{Everything, now_ms, read_dir};
 use lookback_storage::Labels;
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/recording/proc-recording.csv.gz");
 const KILLS: u32 = 12;
 /// The server's default bound on the points of one series.
 const POINTS_MAX: i64 = 50_000;
-
-/// The recording: each column's samples, by heading; read by other code than the importer's.
-fn recording() -> BTreeMap<String, Vec<(i64, u64)>> {
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(std::fs::File::open(FILE).unwrap()).read_to_string(&mut text).unwrap();
-    let mut lines = text.lines();
-    let headings: Vec<&str> = lines.next().unwrap().split(',').collect();
-    assert_eq!(headings[0], "ts");
-    let mut columns: BTreeMap<String, Vec<(i64, u64)>> = BTreeMap::new();
-    for line in lines {
-        let cells: Vec<&str> = line.split(',').collect();
-        assert_eq!(cells.len(), headings.len());
-        let at_ms: i64 = cells[0].parse().unwrap();
-        for (heading, cell) in headings.iter().zip(&cells).skip(1) {
-            let value: f64 = cell.parse().unwrap();
-            columns.entry((*heading).to_owned()).or_default().push((at_ms, value.to_bits()));
-        }
-    }
-    assert_eq!((columns.len(), columns["load1"].len()), (117, 3_182));
-    columns
-}
 
 fn import(dir: &Path) -> Command {
     let mut command = lookback();

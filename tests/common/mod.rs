@@ -6,6 +6,8 @@ pub mod fake_kubernetes;
 pub mod manifests;
 pub mod process;
 pub mod prometheus;
+pub mod random;
+pub mod recording;
 pub mod remote_write;
 pub mod store;
 pub mod tls;

@@ -24,14 +24,12 @@ use lookback::serve::banner::Banner;
 use lookback::serve::prepare::{Prepared, prepare};
 use lookback::serve::remote_store::RemoteStore;
 use lookback::serve::retention::RulesFile;
-use lookback::serve::rules;
 use lookback::serve::serve;
 use lookback::sources::kubelet::collector;
 use lookback::sources::scrape::scraper;
 use lookback::store::Store;
 use lookback::store::embedded::EmbeddedStore;
 use lookback::store::memory;
-use lookback::store::opening::OpeningStore;
 use lookback::store::prometheus::RemoteSettings;
 use lookback::telemetry::Metrics;
 use lookback::time::whole_ms;
@@ -117,6 +115,8 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
     let Prepared {
         settings,
         remote,
+        opening,
+        rules,
         plain,
         secure,
         has_credentials,
@@ -134,10 +134,8 @@ async fn run_server(args: &ServeArgs) -> anyhow::Result<()> {
     }
     .to_string();
 
-    let opening = Arc::new(OpeningStore::default());
     let (metadata, metrics) = (Arc::new(Metadata::default()), Arc::new(Metrics::default()));
     let counters = settings.counters();
-    let rules = rules::prepare(&args.rules, &args.prometheus, opening.clone(), &settings)?;
     let app = App::new(Parts {
         store: opening.clone(),
         clock: clock.clone(),

@@ -114,6 +114,26 @@ fn files_that_are_wrong_are_refused_with_their_line() {
 }
 
 #[test]
+fn rules_and_their_servers_are_checked_before_a_port_is_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rules.yaml");
+    std::fs::write(&file, "rule: []\n").unwrap();
+    // Were a port bound first, the one that is taken would be told.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("--listen={}", taken.local_addr().unwrap());
+    let server = "--prometheus-url=https://127.0.0.1:1";
+    for (args, parts) in [
+        (&["--config", "/nowhere/rules.yaml"][..], &["the rules /nowhere/rules.yaml can't be read"][..]),
+        (&["--config", text(&file)], &[text(&file), "line 1", "no key of the file"]),
+        (&[server, "--prometheus-ca-file", "/nowhere/ca.pem"], &["/nowhere/ca.pem"]),
+        (&[server, server], &["--prometheus-url", "given twice"]),
+    ] {
+        tells(&refused(dir.path(), &[&[listen.as_str()][..], args].concat()), parts);
+    }
+    assert!(!dir.path().join("index").exists(), "no store was made");
+}
+
+#[test]
 fn a_command_line_that_is_none_exits_with_2_and_help_with_0() {
     for (args, code, said) in [
         (&["--unknown"][..], 2, "--unknown"),

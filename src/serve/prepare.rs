@@ -1,6 +1,7 @@
 //! From the command line to open listeners: everything that can be wrong before the store is opened.
 
 use super::certificate::{RENEWAL_INTERVAL, Source};
+use super::rules::{self, RulesFileError};
 use super::{Plain, Secure};
 use crate::app::{Delegates, Settings};
 use crate::clock::Clock;
@@ -17,11 +18,13 @@ use crate::kubernetes::certificates::CertificateError;
 use crate::kubernetes::cluster::{Cluster, ClusterError, lister_config, reasons};
 use crate::kubernetes::reviews::{AccessReviews, KEPT, TokenReviews};
 use crate::kubernetes::served::RuntimeConfigError;
+use crate::rules::Rules;
 use crate::sources::kubelet::client::KubeletClient;
 use crate::sources::kubelet::collector::Collection;
 use crate::sources::scrape::config::{self, ScrapeConfigError};
 use crate::sources::scrape::pods::Pods;
 use crate::sources::scrape::scraper::Sources;
+use crate::store::opening::OpeningStore;
 use crate::store::prometheus::RemoteSettings;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -73,6 +76,9 @@ pub enum PrepareError {
     /// The certificate can't be served.
     #[error("the secure port can't serve its certificate: {0}")]
     Tls(#[from] TlsError),
+    /// The rules of `--config`, or the servers that they look in, are not usable.
+    #[error(transparent)]
+    Rules(#[from] RulesFileError),
     /// The scrape configuration is not usable.
     #[error(transparent)]
     Scrape(#[from] ScrapeConfigError),
@@ -109,6 +115,10 @@ pub struct Prepared {
     pub settings: Settings,
     /// The engine that keeps the samples; `None`: the embedded one.
     pub remote: Option<RemoteSettings>,
+    /// Stands in for the store until that is open; the rules ask it already.
+    pub opening: Arc<OpeningStore>,
+    /// The rules of `--config` and of `--prometheus-url`; `None`: neither was given.
+    pub rules: Option<Arc<Rules>>,
     /// The plain port.
     pub plain: Plain,
     /// The secure port, unless it is off.
@@ -141,6 +151,8 @@ pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared
     // Where the aggregator authenticates and authorises, nothing may go around it.
     settings.kubernetes_apis_on_plain_port = cluster.is_none();
     let delegates = args.delegation.delegates()?;
+    let opening = Arc::new(OpeningStore::default());
+    let rules = rules::prepare(&args.rules, &args.prometheus, opening.clone(), &settings)?;
     let scrape = scrape_sources(&args.scrape, cluster.as_ref())?;
     let usage = usage(args, cluster.as_ref()).await?;
     let mut background = Vec::new();
@@ -174,6 +186,8 @@ pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared
     Ok(Prepared {
         settings,
         remote,
+        opening,
+        rules,
         plain,
         secure,
         has_credentials,

@@ -58,11 +58,14 @@ fn get(server: &Server, query: &str) -> Reply {
     server.get(&format!("/api/v1/metrics?{query}"))
 }
 
+/// What is asked instead, the parameter that the refusal names, and what it says.
+type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
+
 #[test]
 fn each_parameter_that_is_missing_malformed_contradictory_or_huge_is_named_with_what_to_do() {
     let (_dir, server) = start();
     let long = "a".repeat(40_000);
-    let cases: &[(&[(&str, &str)], &str, &str)] = &[
+    let cases: &[Case<'_>] = &[
         (&[("workload", "")], "workload", "it is missing"),
         (&[("namespace", "")], "namespace", "it is missing"),
         (&[("metric", "")], "metric", "it is missing"),

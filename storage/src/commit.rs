@@ -363,6 +363,7 @@ impl Committer {
         series.retain(|series| series.head_samples() == 0);
         for series in &series {
             self.state.registry.remove(series);
+            self.state.handed_out.forget(series);
             self.state.postings.write().remove(series.id, series.labels.iter());
             self.state.counters.series_generation.fetch_add(1, Ordering::Relaxed);
         }

@@ -34,6 +34,7 @@ impl State {
     ) -> Result<()> {
         let mut series = self.select_series(selection);
         series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        let asked_for = series.len();
         for series in series {
             if (limits.cancelled)() {
                 return Err(Error::Cancelled);
@@ -43,7 +44,14 @@ impl State {
                 Pick::Newest => self.read_newest(&series, start_ms, end_ms, limits.samples_max)?,
             };
             let samples = samples.ok_or(Error::TooManySamples { samples_max: limits.samples_max })?;
-            if !samples.is_empty() && visit(&series.labels.share(), samples).is_break() {
+            if samples.is_empty() {
+                continue;
+            }
+            let labels = match pick {
+                Pick::All => series.labels.share(),
+                Pick::Newest => self.handed_out.labels(&series, asked_for),
+            };
+            if visit(&labels, samples).is_break() {
                 return Ok(());
             }
         }

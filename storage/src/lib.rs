@@ -47,7 +47,7 @@
 //! | `select`, `each`, `pieces` | reads: memory and blocks merged; one series after another; everything in pieces |
 //! | `rollup` | windows in the place of samples: made, kept, read |
 //! | `resample` | what a point of a resampled series is |
-//! | `state`, `registry`, `stored_labels`, `series`, `head`, `latest`, `postings`, `deletes` | what is in memory |
+//! | `state`, `registry`, `stored_labels`, `handed_out`, `series`, `head`, `latest`, `postings`, `deletes` | what is in memory |
 //! | `series_limits` | how many series there may be |
 //! | `undurable` | latest values that could not be written |
 //! | `log`, `index`, `catalog`, `block`, `chunk`, `codec` | what is on disk, specified in FORMAT.md |
@@ -74,6 +74,7 @@ mod files;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod handed_out;
 mod head;
 mod identity;
 mod index;

@@ -49,7 +49,8 @@ impl State {
         let ids = self.postings.read().select(selection.matchers);
         let mut series = self.registry.get_all(ids.iter());
         if let Some(visible) = selection.visible {
-            series.retain(|series| visible(&series.labels.to_labels()));
+            let asked_for = series.len();
+            series.retain(|series| visible(&self.handed_out.labels(series, asked_for)));
         }
         series
     }
@@ -172,10 +173,11 @@ impl State {
     /// The newest sample of each selected series, staleness markers included. Touches memory only.
     pub(crate) fn latest(&self, selection: Selection<'_>) -> Vec<(Arc<Labels>, Sample)> {
         let (series, retention) = (self.select_series(selection), self.retention());
+        let asked_for = series.len();
         let latest = |series: &Arc<Series>| {
             let sample = series.latest()?;
             let kept = sample.timestamp_ms >= self.oldest_read_ms(&retention, series);
-            kept.then(|| (series.labels.share(), sample))
+            kept.then(|| (self.handed_out.labels(series, asked_for), sample))
         };
         series.iter().filter_map(latest).collect()
     }

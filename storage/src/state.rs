@@ -4,6 +4,7 @@ use crate::block::{Block, BlockRecord};
 use crate::deletes::Deletes;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::handed_out::HandedOut;
 use crate::labels::Labels;
 use crate::options::Options;
 use crate::postings::Postings;
@@ -27,6 +28,8 @@ pub(crate) struct State {
     pub(crate) options: Options,
     pub(crate) partition_ms: i64,
     pub(crate) registry: Registry,
+    /// Label sets of the series whose newest values are asked for.
+    pub(crate) handed_out: HandedOut,
     /// The rules of retention; replaced as a whole.
     pub(crate) retention: RwLock<Arc<Retention>>,
     /// The time that maintenance was last told; `None` until then.
@@ -103,6 +106,7 @@ impl State {
             options,
             partition_ms,
             registry: Registry::default(),
+            handed_out: HandedOut::default(),
             postings: RwLock::default(),
             blocks: RwLock::default(),
             rollups: RwLock::default(),

@@ -55,13 +55,14 @@ impl StoredLabels {
 /// As [`Labels`] are ordered.
 impl Ord for StoredLabels {
     fn cmp(&self, other: &Self) -> Ordering {
-        // What is the same label need not be looked at.
-        let differ = self.0.iter().zip(&other.0).find(|(own, others)| !Arc::ptr_eq(own, others));
-        match differ {
-            // Of equal text they may be two all the same, where stores are compared.
-            Some(_) => self.iter().cmp(other.iter()),
-            None => self.0.len().cmp(&other.0.len()),
+        for (own, others) in self.0.iter().zip(&other.0) {
+            // What is the same label need not be looked at; of equal text they may be two all the same, where
+            // stores are compared.
+            if !Arc::ptr_eq(own, others) && own.pair() != others.pair() {
+                return own.pair().cmp(&others.pair());
+            }
         }
+        self.0.len().cmp(&other.0.len())
     }
 }
 

@@ -13,6 +13,7 @@ use crate::query::freshness::{MetricRule, Policies};
 use crate::rules::Rules;
 use crate::store::{Context, Scope, Store, StoreError, StoreStats};
 use crate::telemetry::Metrics;
+use lookback_storage::Extent;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -258,6 +259,16 @@ impl App {
     pub async fn store_stats(&self) -> Result<StoreStats, StoreError> {
         let timeout = self.settings.store_timeout;
         let answer = tokio::time::timeout(timeout, self.store.stats()).await;
+        answer.unwrap_or(Err(StoreError::DeadlineExceeded(timeout)))
+    }
+
+    /// How far the store's samples reach, within the time that the store has; `None`: that is not known here.
+    ///
+    /// # Errors
+    /// The store's, or that it took too long.
+    pub async fn store_extent(&self) -> Result<Option<Extent>, StoreError> {
+        let timeout = self.settings.store_timeout;
+        let answer = tokio::time::timeout(timeout, self.store.extent()).await;
         answer.unwrap_or(Err(StoreError::DeadlineExceeded(timeout)))
     }
 }

@@ -20,7 +20,7 @@ pub use reader::{EachRequest, SeriesReader};
 use async_trait::async_trait;
 use embedded::BackupPieces;
 use lookback_storage::{
-    Aggregation, BackupReport, Labels, Matcher, OutOfOrder, RangeUse, Sample, WriteBatch, WriteReport,
+    Aggregation, BackupReport, Extent, Labels, Matcher, OutOfOrder, RangeUse, Sample, WriteBatch, WriteReport,
 };
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -266,4 +266,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// What the store holds. Never waits for a writer.
     async fn stats(&self) -> Result<StoreStats, StoreError>;
+
+    /// How far the samples reach, counted over all series and blocks; `None`: it is not known here.
+    async fn extent(&self) -> Result<Option<Extent>, StoreError> {
+        Ok(None)
+    }
 }

@@ -16,8 +16,8 @@ use super::{
 use crate::clock::Clock;
 use async_trait::async_trait;
 use lookback_storage::{
-    BackupReport, Db, Error, Grid, Labels, Matcher, Options, OutOfOrder, ReadLimits, Sample, Selection,
-    WriteBatch, WriteReport,
+    BackupReport, Db, Error, Extent, Grid, Labels, Matcher, Options, OutOfOrder, ReadLimits, Sample,
+    Selection, WriteBatch, WriteReport,
 };
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -319,5 +319,11 @@ impl Store for EmbeddedStore {
             series_generation: stats.series_generation,
             outbox: None,
         })
+    }
+
+    async fn extent(&self) -> Result<Option<Extent>, StoreError> {
+        let db = self.db.clone();
+        let extent = tokio::task::spawn_blocking(move || db.extent()).await;
+        extent.map(Some).map_err(|error| StoreError::Internal(error.to_string()))
     }
 }

@@ -6,7 +6,7 @@ use super::{
     StoreStats,
 };
 use async_trait::async_trait;
-use lookback_storage::{BackupReport, Matcher, OutOfOrder, WriteBatch, WriteReport};
+use lookback_storage::{BackupReport, Extent, Matcher, OutOfOrder, WriteBatch, WriteReport};
 use std::path::PathBuf;
 
 /// Decides of each call whether it goes through. That makes it a [`Store`].
@@ -80,5 +80,9 @@ impl<F: Front> Store for F {
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {
         self.behind().await?.stats().await
+    }
+
+    async fn extent(&self) -> Result<Option<Extent>, StoreError> {
+        self.behind().await?.extent().await
     }
 }

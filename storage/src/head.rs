@@ -5,6 +5,7 @@
 //! the runs among which they lie when they are as many as a run has.
 
 use crate::codec::{Effort, decode_times, decode_values, encode_times, encode_values};
+use crate::extent::Extent;
 use crate::sample::{Sample, sort_and_deduplicate};
 use crate::series::Inserted;
 
@@ -146,6 +147,16 @@ impl Head {
             }
         }
         self.late().iter().chain(&self.newest).for_each(|sample| each(of(sample.timestamp_ms)));
+    }
+
+    /// Adds how far the samples reach.
+    pub(crate) fn add_extent(&self, extent: &mut Extent) {
+        self.runs().iter().for_each(|run| extent.add(1, (run.first_ms, run.last_ms)));
+        for unpacked in [self.late(), self.newest.as_slice()] {
+            if let (Some(first), Some(last)) = (unpacked.first(), unpacked.last()) {
+                extent.add(1, (first.timestamp_ms, last.timestamp_ms));
+            }
+        }
     }
 
     /// Takes the samples of another one in. Answers how many of them were there twice.

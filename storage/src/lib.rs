@@ -50,6 +50,7 @@
 //! | `state`, `registry`, `stored_labels`, `handed_out`, `series`, `head`, `latest`, `postings`, `deletes` | what is in memory |
 //! | `series_limits` | how many series there may be |
 //! | `undurable` | latest values that could not be written |
+//! | `extent` | how far the samples reach |
 //! | `log`, `index`, `catalog`, `block`, `chunk`, `codec` | what is on disk, specified in FORMAT.md |
 //! | `keyvalue` | the only file that names sled |
 //! | `identity` | whose directory it is, beside the index |
@@ -70,6 +71,7 @@ mod disk;
 mod each;
 mod error;
 mod expire;
+mod extent;
 mod files;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -114,6 +116,7 @@ pub use db::{Db, Stats};
 pub use disk::{Change, Disk, Watcher};
 pub use each::{Pick, Visit};
 pub use error::{Error, Result};
+pub use extent::Extent;
 pub use inspect::{Inspected, InspectedCodec, InspectedLog, InspectedPartition, InspectedRollups, inspect};
 pub use labels::{LabelError, Labels, METRIC_NAME_LABEL};
 pub use maintain::Maintained;

@@ -1,5 +1,6 @@
 //! One series in memory: its identity, its newest sample, and what is not yet sealed of it.
 
+use crate::extent::Extent;
 use crate::head::Head;
 use crate::latest::Latest;
 use crate::retention::RuleOfSeries;
@@ -141,6 +142,13 @@ impl Series {
     /// How many samples are in memory.
     pub(crate) fn head_samples(&self) -> usize {
         self.unsealed.lock().as_ref().map_or(0, |unsealed| unsealed.heads().map(Head::len).sum())
+    }
+
+    /// Adds how far the samples in memory reach.
+    pub(crate) fn add_extent(&self, extent: &mut Extent) {
+        if let Some(unsealed) = &*self.unsealed.lock() {
+            unsealed.heads().for_each(|head| head.add_extent(extent));
+        }
     }
 
     /// Sets the samples in memory aside to be sealed, and gives them out. They stay readable until

@@ -12,6 +12,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::{Extension, Json};
+use lookback_storage::Extent;
 use serde_json::{Value, json};
 
 /// The version of Prometheus whose language and API are spoken: clients choose what they ask by it.
@@ -48,7 +49,8 @@ pub(super) async fn alerts(caller: Caller) -> Result<Json<Value>, Failure> {
     Ok(Json(json!({"status": "success", "data": {"alerts": []}})))
 }
 
-/// How much the store holds; for callers who may see all of it.
+/// How much the store holds; for callers who may see all of it. What Prometheus says of its head is said of
+/// all series, chunks and times here, but for `numSamples`, which are those in memory.
 pub(super) async fn store(
     State(app): State<App>,
     Extension(turns): Extension<Turns>,
@@ -64,7 +66,7 @@ pub(super) async fn store(
         });
     }
     let rows_max = Parameters::read(request).await?.limit()?.unwrap_or(ROWS_MAX);
-    let stats = app.store_stats().await?;
+    let (stats, extent) = (app.store_stats().await?, app.store_extent().await?);
     run(&app, &turns, &caller.scope, app.settings.query.timeout, move |bench| {
         let all = bench.reader.series(&[], i64::MIN, i64::MAX)?;
         let cardinality = Cardinality::of(&all);
@@ -74,6 +76,14 @@ pub(super) async fn store(
             "numSamples": stats.head_samples,
             "numLabelPairs": cardinality.pairs(),
         });
+        // Where an engine elsewhere keeps the samples, that engine knows.
+        if let Some(Extent { chunks, span_ms }) = extent {
+            // An empty store's are as Prometheus tells them.
+            let (min_ms, max_ms) = span_ms.unwrap_or((i64::MAX, i64::MIN));
+            data["headStats"]["chunkCount"] = json!(chunks);
+            data["headStats"]["minTime"] = json!(min_ms);
+            data["headStats"]["maxTime"] = json!(max_ms);
+        }
         data["storageStats"] = json!({
             "numSealedSamples": stats.sealed_samples,
             "numPartitions": stats.partitions,

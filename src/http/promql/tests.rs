@@ -156,6 +156,9 @@ async fn series_labels_and_values_are_listed() {
     let (_, tsdb) = ask(&app, "status/tsdb", &[("limit", "1")]).await;
     assert_eq!(tsdb["data"]["seriesCountByMetricName"], json!([{"name": "m", "value": 2}]));
     assert_eq!(tsdb["data"]["headStats"]["numLabelPairs"], 5);
+    assert_eq!(tsdb["data"]["headStats"]["chunkCount"], 3);
+    assert_eq!(tsdb["data"]["headStats"]["minTime"], 1_000);
+    assert_eq!(tsdb["data"]["headStats"]["maxTime"], NOW_MS);
     for (path, data) in [
         ("rules", json!({"groups": []})),
         ("alerts", json!({"alerts": []})),

@@ -121,6 +121,7 @@ pub(super) struct Entries {
     bytes: Box<[u8]>,
     times: Box<[TimesColumn]>,
     marks: Box<[Mark]>,
+    pub(super) chunks: u32,
     pub(super) samples: u64,
     pub(super) min_ms: i64,
     pub(super) max_ms: i64,
@@ -168,6 +169,7 @@ impl Entries {
         whole.then(|| Self {
             times: times.into_boxed_slice(),
             marks: marks.into_boxed_slice(),
+            chunks: count,
             samples,
             min_ms,
             max_ms,

@@ -65,6 +65,16 @@ impl Block {
         self.entries.samples
     }
 
+    /// How many chunks there are.
+    pub(crate) fn chunks(&self) -> u64 {
+        u64::from(self.entries.chunks)
+    }
+
+    /// The times of the first and of the last sample.
+    pub(crate) fn span_ms(&self) -> (i64, i64) {
+        (self.entries.min_ms, self.entries.max_ms)
+    }
+
     /// All chunks, by series and then by time.
     pub(crate) fn entries(&self) -> impl Iterator<Item = ChunkEntry> {
         self.entries.iter()

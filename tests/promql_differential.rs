@@ -7,8 +7,7 @@
 //! What is avoided, because Prometheus 2.42 differs from 3, which is followed here: samples on the left edge of
 //! a window; rates of counters that are almost nothing behind a gap; names kept through `atan2`; numbers as
 //! durations; deviations of infinite values; an `@` around another. And because Prometheus has no answer of its own: dates of NaN
-//! and Inf, which depend on the machine; the order of equal values; an offset beside `@` within `timestamp()`,
-//! which it forgets.
+//! and Inf, which depend on the machine; the order of equal values.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 

@@ -432,12 +432,11 @@ impl Maker<'_> {
             4 => format!("clamp({}, {}, {})", self.vector(depth - 1, exact), self.number(), self.number()),
             5 => format!("vector({})", self.scalar(depth - 1, exact)),
             6 => format!("absent_over_time({})", self.range(depth, exact)),
-            // Prometheus forgets the offset beside an `@` here.
-            7 if exact == Exact::No && self.random.chance(50) => {
-                let offset = self.pick(&["", " offset 3m", " offset -90s"]);
-                format!("timestamp({}{offset})", self.gauge())
+            7 if exact == Exact::No => {
+                let at = self.pick(&["", " @ end()"]);
+                let offset = self.pick(&["", " offset 3m", " offset -90s", " offset 10m"]);
+                format!("timestamp({}{at}{offset})", self.gauge())
             }
-            7 if exact == Exact::No => format!("timestamp({} @ end())", self.gauge()),
             8 => {
                 // Not of NaN or Inf: what date those are depends on the machine.
                 let function = self.pick(&DATES);

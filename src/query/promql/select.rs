@@ -2,7 +2,7 @@
 
 use super::engine::{Engine, Sink};
 use super::error::Result;
-use super::expr::Selector;
+use super::expr::{Moment, Selector};
 use super::labels::SeriesLabels;
 use super::series::{Points, Series};
 use super::steps::Steps;
@@ -34,7 +34,16 @@ impl Engine<'_> {
         let first_ms = self.moment_ms(selector.moment, steps.time_ms(0));
         let last_ms = self.moment_ms(selector.moment, steps.last_ms());
         // The oldest instant of the lookback is outside of it.
-        let range = (first_ms.saturating_sub(lookback_ms).saturating_add(1), last_ms);
+        let oldest_ms = |at_ms: i64| at_ms.saturating_sub(lookback_ms).saturating_add(1);
+        let mut range = (oldest_ms(first_ms), last_ms);
+        if told == Told::Seconds && selector.moment.at.is_some() {
+            // As in Prometheus: an offset beside an `@` shifts what is read, but not the instant that stands.
+            let at_ms = self.moment_ms(Moment { offset_ms: 0, ..selector.moment }, first_ms);
+            range = (range.0.max(oldest_ms(at_ms)), range.1.min(at_ms));
+            if range.0 > range.1 {
+                return Ok(());
+            }
+        }
         let pick = if first_ms == last_ms { Pick::Newest } else { Pick::All };
         let counts = self.hold(steps.count())?;
         self.read(&selector.matchers, range, pick, &mut |labels, samples| {

@@ -51,8 +51,9 @@ pub fn parse(text: &str) -> Result<Vec<Matcher>, SelectorError> {
         return Err(SelectorError::TooLong { bytes: text.len() });
     }
     let more = || SelectorError::NoSelector { text: start_of(text) };
-    // Brackets belong into quoted values only: nothing of an expression may lead the parser deep.
-    if has_bracket_outside_quotes(text) {
+    // Brackets and numbers belong into quoted values only: nothing of an expression may lead the parser deep, or
+    // to a duration that is more than one holds.
+    if has_expression_outside_quotes(text) {
         return Err(more());
     }
     let parsed = parse_promql(text)
@@ -80,23 +81,33 @@ pub fn parse(text: &str) -> Result<Vec<Matcher>, SelectorError> {
     Ok(matchers)
 }
 
-/// Whether there is a `(` or `[` that is not part of a quoted value: in `"…"` and `'…'` a backslash takes the
-/// next character along, in backticks it means itself.
-fn has_bracket_outside_quotes(text: &str) -> bool {
-    let mut quote = None;
+/// Whether there is more outside quoted values than one name, braces, and what stands in them: brackets, numbers,
+/// `@`, or a second word (`offset`).
+fn has_expression_outside_quotes(text: &str) -> bool {
+    let is_of_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | ':');
+    let (mut quote, mut before, mut in_braces, mut words) = (None, ' ', false, 0);
     let mut characters = text.chars();
     while let Some(character) = characters.next() {
         match (quote, character) {
-            (None, '(' | '[') => return true,
+            (None, '(' | '[' | '@') => return true,
+            (None, '{') => in_braces = true,
+            (None, '}') => in_braces = false,
             // A comment, to the end of the line.
-            (None, '#') => while characters.next().is_some_and(|character| character != '\n') {},
+            (None, '#') => while characters.next().is_some_and(|c| !matches!(c, '\n' | '\r')) {},
             (None, '"' | '\'' | '`') => quote = Some(character),
+            (None, first) if is_of_word(first) && !is_of_word(before) => {
+                words += usize::from(!in_braces);
+                if first.is_ascii_digit() || words > 1 {
+                    return true;
+                }
+            }
             (Some('"' | '\''), '\\') => {
                 characters.next();
             }
             (Some(opening), closing) if opening == closing => quote = None,
             _ => {}
         }
+        before = if quote.is_some() || character == '#' { ' ' } else { character };
     }
     false
 }
@@ -153,6 +164,23 @@ mod tests {
         }
         assert!(matches!(parse(&"(".repeat(BYTES_MAX)), Err(SelectorError::NoSelector { .. })));
         assert!(matches!(parse(&"a".repeat(BYTES_MAX + 1)), Err(SelectorError::TooLong { .. })));
+    }
+
+    /// Found by the fuzz target `retention_rules`.
+    #[test]
+    fn a_comment_hides_nothing_behind_a_carriage_return() {
+        let digits = "4".repeat(400);
+        for text in [
+            format!("m#\r[{digits}]"),
+            format!("m offset {digits}"),
+            format!("m#\r offset {digits}s"),
+            "m offset inf".to_owned(),
+            "m @ -inf".to_owned(),
+            "m offset nan".to_owned(),
+            format!("m @ .{digits}e999"),
+        ] {
+            assert!(parse(&text).is_err(), "{text}");
+        }
     }
 
     proptest! {

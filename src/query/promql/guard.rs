@@ -78,7 +78,7 @@ impl<'a> Guard<'a> {
     fn take(&mut self, first: char) -> Result<(), ParseError> {
         match first {
             '#' => {
-                self.skip_while(|c| c != '\n');
+                self.skip_while(|c| !matches!(c, '\n' | '\r'));
             }
             '"' | '\'' | '`' => self.string(first)?,
             '(' | '[' | '{' => {
@@ -252,6 +252,7 @@ mod tests {
             ("a[99999999999y]", "out of range"),
             ("a @ 1e300", "out of bounds"),
             ("a @ -inf", "out of bounds"),
+            ("a#\r[1e300]", "out of range"),
             ("(a", "unclosed left parenthesis"),
             ("a[", "unclosed left bracket"),
             ("a{", "unclosed left brace"),

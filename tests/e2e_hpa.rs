@@ -5,18 +5,21 @@
 //! ExternalName, so kube-apiserver has to reach this machine under `LOOKBACK_E2E_HOST` (default: `localhost`, for a
 //! control plane on the same machine; then Lookback listens on loopback only). It has the rights of
 //! `deploy/base/rbac.yaml` and no others, and what is pushed comes with the token of a ServiceAccount that may create
-//! just that. Pods need no kubelet: those that no node takes are said to be ready. A cluster in which another adapter owns one of the groups is left alone.
+//! just that. Pods need no kubelet: those that no node takes are said to be ready. Where the cluster has neither a node
+//! nor a metrics-server, a kubelet of this test's tells what pods use, and HPAs on cpu and memory and `kubectl top` are
+//! answered from that. A cluster in which another adapter owns one of the groups is left alone.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod common;
 mod e2e;
 
+use common::fake_kubelets::{Container, Kubelets, Telling};
 use common::manifests::{output_of, tool};
 use common::process::{Client, Server, free_port};
-use e2e::cases::{Case, cases};
+use e2e::cases::{CONTAINER, Case, Told, cases, usage_cases};
 use e2e::kubernetes::{Kubernetes, condition};
-use e2e::run::{REGISTRATIONS, Run, owner};
+use e2e::run::{REGISTRATIONS, Run, USAGE, owner};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -62,11 +65,12 @@ async fn push(
         let mut pushes = Vec::new();
         for case in cases.iter() {
             let value = if high.load(Ordering::SeqCst) { case.high } else { case.low };
-            match &case.push_path {
-                Some(path) => pushes.push((path.clone(), value)),
-                None => pushes.extend(names.clone().map(|name| {
+            match &case.told {
+                Told::To(path) => pushes.push((path.clone(), value)),
+                Told::ForPods => pushes.extend(names.clone().map(|name| {
                     (format!("/write-metrics/namespaces/{}/pods/{name}/e2e_load", run.namespace), value)
                 })),
+                Told::Cores | Told::Bytes => {}
             }
         }
         let address = *address.lock().unwrap();
@@ -93,6 +97,45 @@ async fn push(
     }
 }
 
+/// Has the kubelet tell what the pods of the cases use.
+async fn tell_usage(run: Arc<Run>, cases: Arc<Vec<Case>>, high: Arc<AtomicBool>) {
+    loop {
+        let path = format!("/api/v1/namespaces/{}/pods", run.namespace);
+        let pods = run.kubernetes.get(&path).await.unwrap_or_default();
+        let mut containers = Vec::new();
+        for pod in pods["items"].as_array().into_iter().flatten() {
+            let case = cases.iter().find(|case| pod["metadata"]["labels"]["app"] == case.name);
+            let value = case.map(|case| if high.load(Ordering::SeqCst) { case.high } else { case.low });
+            let (cores, bytes) = match (case.map(|case| &case.told), value) {
+                (Some(Told::Cores), Some(value)) => (value.parse().unwrap(), 1_000_000),
+                (Some(Told::Bytes), Some(value)) => (0.001, value.parse().unwrap()),
+                _ => continue,
+            };
+            let name = pod["metadata"]["name"].as_str().unwrap();
+            let created: jiff::Timestamp =
+                pod["metadata"]["creationTimestamp"].as_str().unwrap().parse().unwrap();
+            let started_ms = created.as_millisecond();
+            let container = Container::new(&run.namespace, name, CONTAINER, cores, bytes);
+            containers.push(Container { started_ms, ..container });
+        }
+        for kubelet in run.kubelet.iter().flat_map(|kubelets| &kubelets.all) {
+            kubelet.tells(Telling::Containers(containers.clone()));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// `kubectl top` of nodes and pods, from kube-apiserver.
+fn look_at_top(run: &Run) {
+    let Some(kubectl) = tool("kubectl") else { return };
+    for args in [&["top", "nodes"][..], &["top", "pods", "--containers", "--namespace", &run.namespace]] {
+        let told = output_of(Command::new(&kubectl).env("KUBECONFIG", &run.kubeconfig).args(args));
+        let wanted = if args[1] == "nodes" { &run.node } else { CONTAINER };
+        assert!(told.contains(wanted) && !told.contains("<unknown>"), "kubectl {args:?}: {told}");
+        eprintln!("kubectl {}:\n{told}", args.join(" "));
+    }
+}
+
 /// What people and tools see of it through kube-apiserver.
 async fn look_through_the_aggregator(run: &Run) {
     let kubernetes = &run.kubernetes;
@@ -106,7 +149,7 @@ async fn look_through_the_aggregator(run: &Run) {
     };
     kubernetes.wait_for(path, "discovery lists pods/e2e_load", listed).await;
     let groups = kubernetes.get("/apis").await.unwrap().to_string();
-    for (group, version, _) in REGISTRATIONS {
+    for (group, version, _) in run.registrations() {
         assert!(groups.contains(&format!("{group}/{version}")), "{groups}");
     }
     let Some(kubectl) = tool("kubectl") else { return };
@@ -157,7 +200,11 @@ fn refuse_what_the_writer_may_not(run: &Run, server: &Server, token: &str) {
 }
 
 async fn scale(run: Arc<Run>) {
-    let cases = Arc::new(cases(&run.namespace, &run.node));
+    let mut cases = cases(&run.namespace, &run.node);
+    if run.kubelet.is_some() {
+        cases.extend(usage_cases());
+    }
+    let cases = Arc::new(cases);
     run.install().await;
     let token = run.writer().await;
     let server = run.start_lookback();
@@ -168,12 +215,16 @@ async fn scale(run: Arc<Run>) {
     let mut background = tokio::task::JoinSet::new();
     background.spawn(say_pods_are_ready(run.kubernetes.clone(), run.namespace.clone()));
     background.spawn(push(run.clone(), cases.clone(), high.clone(), address.clone(), token));
+    background.spawn(tell_usage(run.clone(), cases.clone(), high.clone()));
     run.wait_until_available("True").await;
     for case in cases.iter() {
         run.create_workload(case).await;
     }
     run.wait_until_scaled(&cases, "up", |case| case.replicas_high).await;
     look_through_the_aggregator(&run).await;
+    if run.kubelet.is_some() {
+        look_at_top(&run);
+    }
     delete_a_namespace(&run).await;
     high.store(false, Ordering::SeqCst);
     run.wait_until_scaled(&cases, "down", |_| 1).await;
@@ -196,7 +247,7 @@ async fn hpas_of_every_kind_scale_up_and_down_and_outlive_a_kill() {
         return;
     };
     let kubernetes = Kubernetes::connect(&kubeconfig).await;
-    if let Some(owner) = owner(&kubernetes).await {
+    if let Some(owner) = owner(&kubernetes, &REGISTRATIONS).await {
         println!("SKIPPED: this cluster has another adapter, which is left alone: {owner}");
         return;
     }
@@ -206,11 +257,21 @@ async fn hpas_of_every_kind_scale_up_and_down_and_outlive_a_kill() {
     let existing = nodes["items"][0]["metadata"]["name"].as_str().map(str::to_owned);
     let namespace = format!("lookback-e2e-{}", std::process::id());
     let directory = tempfile::tempdir().unwrap();
+    let node = existing.clone().unwrap_or_else(|| format!("{namespace}-node"));
+    let kubelet = match owner(&kubernetes, &[USAGE]).await {
+        // Its token is made with the ServiceAccount.
+        None if existing.is_none() => Some(Kubelets::start(std::slice::from_ref(&node), "").await),
+        _ => {
+            eprintln!("not here: HPAs on usage, as the cluster has nodes or a metrics-server of its own");
+            None
+        }
+    };
     let run = Arc::new(Run {
         kubernetes,
         kubeconfig,
         node_is_ours: existing.is_none(),
-        node: existing.unwrap_or_else(|| format!("{namespace}-node")),
+        node,
+        kubelet,
         namespace,
         host: std::env::var("LOOKBACK_E2E_HOST").unwrap_or_else(|_| "localhost".to_owned()),
         port: free_port(),

@@ -112,13 +112,18 @@ pub struct Kubelet {
     pub port: u16,
     telling: Mutex<Telling>,
     asked: AtomicUsize,
-    token: String,
+    token: Mutex<String>,
 }
 
 impl Kubelet {
     /// What it does from now on.
     pub fn tells(&self, telling: Telling) {
         *self.telling.lock().expect("not poisoned") = telling;
+    }
+
+    /// The token that it wants from now on.
+    pub fn wants(&self, token: &str) {
+        token.clone_into(&mut self.token.lock().expect("not poisoned"));
     }
 
     /// How often it was asked with the right token.
@@ -161,7 +166,7 @@ impl Kubelets {
                 port: listener.local_addr().expect("bound").port(),
                 telling: Mutex::new(Telling::Containers(Vec::new())),
                 asked: AtomicUsize::new(0),
-                token: token.to_owned(),
+                token: Mutex::new(token.to_owned()),
             });
             let certificate =
                 ServingCertificate::self_made(kubelets.dir.path(), &[], now_ms()).expect("a certificate");
@@ -186,7 +191,7 @@ async fn answer(State(kubelet): State<Arc<Kubelet>>, request: Request) -> Respon
     if request.uri().path() != "/metrics/resource" {
         return StatusCode::NOT_FOUND.into_response();
     }
-    let expected = format!("Bearer {}", kubelet.token);
+    let expected = format!("Bearer {}", kubelet.token.lock().expect("not poisoned"));
     if request.headers().get(header::AUTHORIZATION).is_none_or(|value| value != expected.as_str()) {
         return StatusCode::UNAUTHORIZED.into_response();
     }

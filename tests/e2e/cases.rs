@@ -6,12 +6,23 @@ use serde_json::{Value, json};
 
 pub const REPLICAS_MAX: i64 = 6;
 
+/// How Lookback comes to know the value of a case.
+pub enum Told {
+    /// Pushed for each pod of the Deployment.
+    ForPods,
+    /// Pushed to this path.
+    To(String),
+    /// The cores that each pod uses, told by the kubelet.
+    Cores,
+    /// The bytes that each pod uses, told by the kubelet.
+    Bytes,
+}
+
 /// One HPA with its Deployment: what it asks, where that is pushed, and what it is to do.
 pub struct Case {
     pub name: &'static str,
     pub metric: Value,
-    /// `None`: to each pod of the Deployment.
-    pub push_path: Option<String>,
+    pub told: Told,
     pub high: &'static str,
     pub replicas_high: i64,
     pub low: &'static str,
@@ -28,7 +39,7 @@ fn object(kind: &str, version: &str, name: &str, metric: &str, target: Value) ->
 pub fn cases(namespace: &str, node: &str) -> Vec<Case> {
     let value = |value: &str| json!({"type": "Value", "value": value});
     let average = |value: &str| json!({"type": "AverageValue", "averageValue": value});
-    let path = |rest: &str| Some(format!("/write-metrics/namespaces/{namespace}/{rest}"));
+    let path = |rest: &str| Told::To(format!("/write-metrics/namespaces/{namespace}/{rest}"));
     let external = |metric: &str, target: Value| {
         json!({"type": "External", "external": {
             "metric": {"name": metric, "selector": {"matchLabels": {"queue": "orders"}}},
@@ -39,7 +50,7 @@ pub fn cases(namespace: &str, node: &str) -> Vec<Case> {
         Case {
             name: "pods",
             metric: json!({"type": "Pods", "pods": {"metric": {"name": "e2e_load"}, "target": average("100")}}),
-            push_path: None,
+            told: Told::ForPods,
             high: "200",
             replicas_high: REPLICAS_MAX,
             low: "10",
@@ -47,7 +58,7 @@ pub fn cases(namespace: &str, node: &str) -> Vec<Case> {
         Case {
             name: "service",
             metric: object("Service", "v1", "web", "e2e_requests", value("100")),
-            push_path: path("services/web/e2e_requests"),
+            told: path("services/web/e2e_requests"),
             high: "300",
             replicas_high: REPLICAS_MAX,
             low: "10",
@@ -55,7 +66,7 @@ pub fn cases(namespace: &str, node: &str) -> Vec<Case> {
         Case {
             name: "deployment",
             metric: object("Deployment", "apps/v1", "deployment", "e2e_queue", average("100")),
-            push_path: path("deployments.apps/deployment/e2e_queue"),
+            told: path("deployments.apps/deployment/e2e_queue"),
             high: "450",
             replicas_high: 5,
             low: "90",
@@ -63,7 +74,7 @@ pub fn cases(namespace: &str, node: &str) -> Vec<Case> {
         Case {
             name: "ingress",
             metric: object("Ingress", "networking.k8s.io/v1", "web", "e2e_requests", average("50")),
-            push_path: path("ingresses.networking.k8s.io/web/e2e_requests"),
+            told: path("ingresses.networking.k8s.io/web/e2e_requests"),
             high: "190",
             replicas_high: 4,
             low: "40",
@@ -71,7 +82,7 @@ pub fn cases(namespace: &str, node: &str) -> Vec<Case> {
         Case {
             name: "namespace",
             metric: object("Namespace", "v1", namespace, "e2e_orders", average("1k")),
-            push_path: path("metrics/e2e_orders"),
+            told: path("metrics/e2e_orders"),
             high: "2500",
             replicas_high: 3,
             low: "500",
@@ -79,7 +90,7 @@ pub fn cases(namespace: &str, node: &str) -> Vec<Case> {
         Case {
             name: "node",
             metric: object("Node", "v1", node, "e2e_connections", value("2k")),
-            push_path: Some(format!("/write-metrics/nodes/{node}/e2e_connections")),
+            told: Told::To(format!("/write-metrics/nodes/{node}/e2e_connections")),
             high: "9000",
             replicas_high: REPLICAS_MAX,
             low: "100m",
@@ -87,7 +98,7 @@ pub fn cases(namespace: &str, node: &str) -> Vec<Case> {
         Case {
             name: "external-average",
             metric: external("e2e_messages", average("20")),
-            push_path: path("services/broker/e2e_messages?labels=queue%3Dorders"),
+            told: path("services/broker/e2e_messages?labels=queue%3Dorders"),
             high: "99500m",
             replicas_high: 5,
             low: "15",
@@ -95,10 +106,46 @@ pub fn cases(namespace: &str, node: &str) -> Vec<Case> {
         Case {
             name: "external-value",
             metric: external("e2e_lag", value("30")),
-            push_path: path("services/broker/e2e_lag?labels=queue%3Dorders"),
+            told: path("services/broker/e2e_lag?labels=queue%3Dorders"),
             high: "100",
             replicas_high: REPLICAS_MAX,
             low: "1",
+        },
+    ]
+}
+
+/// The container of every pod here.
+pub const CONTAINER: &str = "pause";
+
+/// HPAs on what pods use, for which kubelets have to be asked. A pod requests a tenth of a core.
+pub fn usage_cases() -> Vec<Case> {
+    let cores = |name: &'static str, metric: Value| Case {
+        name,
+        metric,
+        told: Told::Cores,
+        high: "0.2",
+        replicas_high: REPLICAS_MAX,
+        low: "0.01",
+    };
+    vec![
+        cores(
+            "cpu",
+            json!({"type": "Resource", "resource": {
+                "name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}),
+        ),
+        cores(
+            "container-cpu",
+            json!({"type": "ContainerResource", "containerResource": {
+                "name": "cpu", "container": CONTAINER, "target": {"type": "AverageValue", "averageValue": "50m"}}}),
+        ),
+        Case {
+            name: "memory",
+            metric: json!({"type": "Resource", "resource": {
+                "name": "memory", "target": {"type": "AverageValue", "averageValue": "100Mi"}}}),
+            told: Told::Bytes,
+            high: "419430400",
+            replicas_high: REPLICAS_MAX,
+            low: "10485760",
         },
     ]
 }

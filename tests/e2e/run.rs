@@ -2,8 +2,9 @@
 
 #![allow(unreachable_pub, missing_docs, reason = "a part of a test")]
 
-use super::cases::{Case, REPLICAS_MAX};
+use super::cases::{CONTAINER, Case, REPLICAS_MAX};
 use super::kubernetes::{Kubernetes, condition};
+use crate::common::fake_kubelets::Kubelets;
 use crate::common::manifests::{objects, root};
 use crate::common::process::Server;
 use kube::config::Kubeconfig;
@@ -11,19 +12,25 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-pub const REGISTRATIONS: [(&str, &str, i64); 3] = [
+/// Group, version and priority of an APIService.
+pub type Registration = (&'static str, &'static str, i64);
+
+pub const REGISTRATIONS: [Registration; 3] = [
     ("custom.metrics.k8s.io", "v1beta1", 100),
     ("custom.metrics.k8s.io", "v1beta2", 200),
     ("external.metrics.k8s.io", "v1beta1", 100),
 ];
 
+/// What pods and nodes use.
+pub const USAGE: Registration = ("metrics.k8s.io", "v1beta1", 100);
+
 pub fn registration(version: &str, group: &str) -> String {
     format!("/apis/apiregistration.k8s.io/v1/apiservices/{version}.{group}")
 }
 
-/// Who owns one of the groups already, if anyone does.
-pub async fn owner(kubernetes: &Kubernetes) -> Option<String> {
-    for (group, version, _) in REGISTRATIONS {
+/// Who owns one of these already, if anyone does.
+pub async fn owner(kubernetes: &Kubernetes, of: &[Registration]) -> Option<String> {
+    for (group, version, _) in of {
         if let Ok(found) = kubernetes.get(&registration(version, group)).await {
             return Some(format!("{version}.{group} of {}", found["spec"]["service"]));
         }
@@ -38,6 +45,8 @@ pub struct Run {
     pub namespace: String,
     pub node: String,
     pub node_is_ours: bool,
+    /// The kubelet of our own node, where this cluster's usage is for Lookback to tell.
+    pub kubelet: Option<Kubelets>,
     pub host: String,
     pub port: u16,
     pub directory: tempfile::TempDir,
@@ -48,14 +57,28 @@ pub struct Run {
 impl Run {
     pub fn start_lookback(&self) -> Server {
         let bind = if self.host == "localhost" { "127.0.0.1" } else { "0.0.0.0" };
-        let args = [
+        let mut args = vec![
             format!("--kubeconfig={}", self.directory.path().join("kubeconfig").display()),
             format!("--bind-address={bind}"),
             format!("--secure-port={}", self.port),
             "--service=lookback".to_owned(),
             "--log-level=warn".to_owned(),
         ];
-        Server::start(&self.directory.path().join("data"), &args.each_ref().map(String::as_str))
+        if let Some(kubelet) = &self.kubelet {
+            args.extend([
+                "--runtime-config=metrics.k8s.io/v1beta1=true".to_owned(),
+                "--collect-usage".to_owned(),
+                "--metric-resolution=2s".to_owned(),
+                "--kubelet-use-node-status-port".to_owned(),
+                format!("--kubelet-certificate-authority={}", kubelet.ca().display()),
+            ]);
+        }
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        Server::start(&self.directory.path().join("data"), &args)
+    }
+
+    pub fn registrations(&self) -> impl Iterator<Item = Registration> {
+        REGISTRATIONS.into_iter().chain(self.kubelet.is_some().then_some(USAGE))
     }
 
     /// A name in the cluster's scope.
@@ -73,16 +96,24 @@ impl Run {
         made["status"]["token"].as_str().unwrap().to_owned()
     }
 
-    /// The roles and bindings of `deploy/base`, under names of this run, and a kubeconfig with nothing but them.
+    /// The roles and bindings of `deploy/base` (and of the component for usage), under names of this run, and a
+    /// kubeconfig with nothing but them.
     async fn grant_what_the_manifests_grant(&self) {
         let token = self.service_account("lookback").await;
-        let text = std::fs::read_to_string(root().join("deploy/base/rbac.yaml")).unwrap();
-        for mut object in objects(&text) {
+        for kubelet in self.kubelet.iter().flat_map(|kubelets| &kubelets.all) {
+            kubelet.wants(&token);
+        }
+        let granted = ["base", "components/resource-metrics"];
+        let granted = granted.into_iter().take(if self.kubelet.is_some() { 2 } else { 1 });
+        let granted = granted
+            .map(|part| std::fs::read_to_string(root().join(format!("deploy/{part}/rbac.yaml"))).unwrap());
+        for mut object in granted.flat_map(|text| objects(&text)) {
             let kind = object["kind"].as_str().unwrap().to_lowercase();
             let name = self.cluster_name(object["metadata"]["name"].as_str().unwrap());
             object["metadata"]["name"] = json!(name);
-            if object["roleRef"]["name"] == "lookback" {
-                object["roleRef"]["name"] = json!(self.cluster_name("lookback"));
+            let role = object["roleRef"]["name"].as_str().filter(|role| role.starts_with("lookback"));
+            if let Some(role) = role.map(|role| self.cluster_name(role)) {
+                object["roleRef"]["name"] = json!(role);
             }
             if object["subjects"].is_array() {
                 object["subjects"][0]["namespace"] = json!(self.namespace);
@@ -146,6 +177,11 @@ impl Run {
         kubernetes.create("/api/v1/namespaces", json!({"metadata": {"name": namespace}})).await;
         if self.node_is_ours {
             kubernetes.create("/api/v1/nodes", json!({"metadata": {"name": self.node}})).await;
+            for kubelet in self.kubelet.iter().flat_map(|kubelets| &kubelets.all) {
+                let status = json!({"status": kubelet.node()["status"]});
+                let path = format!("/api/v1/nodes/{}/status", self.node);
+                kubernetes.call("PATCH", &path, Some(&status)).await.unwrap();
+            }
         }
         let services = format!("/api/v1/namespaces/{namespace}/services");
         for (name, spec) in [
@@ -167,7 +203,7 @@ impl Run {
 
     /// Registers without a caBundle, as the manifests do: Lookback puts it in.
     pub async fn register(&self) {
-        for (group, version, priority) in REGISTRATIONS {
+        for (group, version, priority) in self.registrations() {
             let object = json!({
                 "metadata": {"name": format!("{version}.{group}")},
                 "spec": {
@@ -180,7 +216,7 @@ impl Run {
     }
 
     pub async fn wait_until_available(&self, wanted: &str) {
-        for (group, version, _) in REGISTRATIONS {
+        for (group, version, _) in self.registrations() {
             let what = format!("{version}.{group} is Available={wanted}");
             let is_wanted = |found: &Value| condition(found, "Available") == wanted;
             self.kubernetes.wait_for(&registration(version, group), &what, is_wanted).await;
@@ -191,7 +227,8 @@ impl Run {
     pub async fn create_workload(&self, case: &Case) {
         let (kubernetes, namespace, name) = (&self.kubernetes, &self.namespace, case.name);
         let labels = json!({"app": name});
-        let container = json!({"name": "pause", "image": "registry.k8s.io/pause:3.10"});
+        let container = json!({"name": CONTAINER, "image": "registry.k8s.io/pause:3.10",
+            "resources": {"requests": {"cpu": "100m"}}});
         let deployment = json!({"metadata": {"name": name}, "spec": {
             "replicas": 2,
             "selector": {"matchLabels": labels},
@@ -231,7 +268,7 @@ impl Run {
 
     /// Takes everything away, registrations first.
     pub async fn clean_up(&self) {
-        for (group, version, _) in REGISTRATIONS {
+        for (group, version, _) in self.registrations() {
             let path = registration(version, group);
             let ours = |found: &Value| found["spec"]["service"]["namespace"] == self.namespace.as_str();
             if self.kubernetes.get(&path).await.is_ok_and(|found| ours(&found)) {

@@ -6,5 +6,6 @@ pub mod freshness;
 pub mod latest;
 pub mod promql;
 pub mod range;
+mod rollups;
 pub mod summary;
 pub mod usage;

@@ -15,7 +15,7 @@ pub mod prometheus;
 
 mod reader;
 
-pub use reader::{EachRequest, SeriesReader};
+pub use reader::{EachRequest, PartsRequest, SeriesReader};
 
 use async_trait::async_trait;
 use embedded::BackupPieces;

@@ -34,9 +34,14 @@ impl Loaded {
 
 /// The senders of some pods, one a connection.
 pub(crate) fn senders(pods: usize, start_ms: i64) -> Vec<Bodies> {
+    senders_of(pods, start_ms, |_| true)
+}
+
+/// The same of some of their metrics.
+pub(crate) fn senders_of(pods: usize, start_ms: i64, wanted: fn(&str) -> bool) -> Vec<Bodies> {
     let sources = |connection: usize| {
         let (from, to) = (pods * connection / CONNECTIONS, pods * (connection + 1) / CONNECTIONS);
-        (from..to).flat_map(pod).collect()
+        (from..to).flat_map(pod).filter(|source| wanted(source.metric())).collect()
     };
     (0..CONNECTIONS).map(|connection| Bodies::new(sources(connection), start_ms)).collect()
 }

@@ -5,6 +5,7 @@
 //! cargo bench --bench peers                       # a day; minutes
 //! cargo bench --bench peers -- --days 7           # the week by which README's figures were measured
 //! cargo bench --bench peers -- --series 1000000   # memory of a million live series
+//! cargo bench --bench peers -- --recommender      # what the VPA's recommender asks: 2,000 series, 8 days
 //! cargo bench --bench peers -- --peers lookback   # one of them only
 //! ```
 //!
@@ -16,6 +17,7 @@ mod ask;
 mod bodies;
 mod http;
 mod load;
+mod recommender;
 mod server;
 mod workload;
 
@@ -40,18 +42,20 @@ const ASK_ROUNDS: usize = 3;
 struct Arguments {
     days: f64,
     series: Option<usize>,
+    recommender: bool,
     peers: Vec<Peer>,
 }
 
 /// `None`: it is only to be seen that it starts, as by `cargo test --benches`.
 fn arguments() -> Option<Arguments> {
-    let mut read = Arguments { days: 1.0, series: None, peers: Peer::ALL.into() };
+    let mut read = Arguments { days: 1.0, series: None, recommender: false, peers: Peer::ALL.into() };
     let mut is_bench = false;
     let mut all = std::env::args().skip(1);
     while let Some(argument) = all.next() {
         let mut value = || all.next().unwrap_or_else(|| panic!("{argument} needs a value"));
         match argument.as_str() {
             "--bench" => is_bench = true,
+            "--recommender" => read.recommender = true,
             "--days" => read.days = value().parse().expect("--days: a number"),
             "--series" => read.series = Some(value().parse().expect("--series: a number")),
             "--peers" => {
@@ -67,6 +71,7 @@ fn arguments() -> Option<Arguments> {
 fn main() {
     let Some(arguments) = arguments() else { return };
     match arguments.series {
+        None if arguments.recommender => recommender::recommender(&arguments.peers),
         Some(series) => live_series(&arguments.peers, series),
         None => history(&arguments),
     }

@@ -71,6 +71,11 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// The name of its metric.
+    pub(crate) fn metric(&self) -> &str {
+        self.labels.iter().find(|(name, _)| *name == "__name__").map_or("", |(_, value)| value)
+    }
+
     /// Whether it has a sample in this round.
     fn has(&self, slot: i64) -> bool {
         matches!(self.kind, Kind::Cpu | Kind::Memory) || slot % 2 == 0

@@ -4,8 +4,9 @@
 //! turned into expressions of our own (`lower`), which refuse by name what is not supported. Evaluation
 //! (`engine`) goes over the steps of a query for one series after another wherever the expression allows:
 //! a selector, a function, arithmetic with a scalar and an aggregation hold one series and their outcome;
-//! matching two vectors, `or`, sorting and histogram functions hold their inputs. What is held is counted
-//! against a budget. It blocks, so it runs on a thread of its own.
+//! matching two vectors, `or`, sorting and histogram functions hold their inputs. So there are in memory the samples of
+//! one series, 16 bytes each, and the points of all series of an outcome, 8 bytes each: never the samples of all
+//! series. What is held is counted against a budget. It blocks, so it runs on a thread of its own.
 //!
 //! # Semantics
 //!
@@ -22,6 +23,7 @@
 //! | `engine`, `steps`, `outcome` | evaluation put together; its time grid; what comes out |
 //! | `select`, `windows` | series at instants; samples in ranges, subqueries |
 //! | `rate`, `over_time`, `regression` | functions of a range |
+//! | `parts` | the same of rollups' windows in the place of samples |
 //! | `ranges` | over which ranges a query looks |
 //! | `calls`, `math`, `dates`, `absent`, `relabel`, `histogram` | functions of a vector |
 //! | `aggregate`, `accumulate`, `topk` | aggregations |
@@ -51,6 +53,7 @@ mod merge;
 mod notes;
 mod outcome;
 mod over_time;
+mod parts;
 mod quantile;
 mod ranges;
 mod rate;

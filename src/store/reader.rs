@@ -1,7 +1,7 @@
 //! Reading series one after another, from a thread that may block.
 
 use super::StoreError;
-use lookback_storage::{Labels, Matcher, Pick, Visit};
+use lookback_storage::{Figure, Labels, Matcher, Pick, RangeUse, SeriesParts, Spans, Visit, VisitParts};
 use std::sync::Arc;
 
 /// Which samples of which series [`SeriesReader::each`] hands out.
@@ -19,6 +19,19 @@ pub struct EachRequest<'a> {
     pub samples_max: usize,
 }
 
+/// Of which series [`SeriesReader::parts`] hands out what.
+#[derive(Clone, Copy, Debug)]
+pub struct PartsRequest<'a> {
+    /// Which series.
+    pub matchers: &'a [Matcher],
+    /// Which samples are looked at together.
+    pub spans: Spans,
+    /// What is wanted of them.
+    pub figure: Figure,
+    /// Most samples and parts of one series; more is [`StoreError::TooLarge`].
+    pub samples_max: usize,
+}
+
 /// Reads within one scope. Its calls block: they belong on a blocking thread.
 pub trait SeriesReader: Send + Sync {
     /// Hands `visit` the matching series that have samples in the range, bit for bit and in time order,
@@ -33,6 +46,24 @@ pub trait SeriesReader: Send + Sync {
         cancelled: &(dyn Fn() -> bool + Sync),
         visit: &mut Visit<'_>,
     ) -> Result<(), StoreError>;
+
+    /// As [`each`](Self::each), but a part may stand for several samples, where all of them lie in the same
+    /// spans; see [`Spans`]. Answers what was read; a store without rollups reads samples.
+    ///
+    /// # Errors
+    /// As [`each`](Self::each).
+    fn parts(
+        &self,
+        request: &PartsRequest<'_>,
+        cancelled: &(dyn Fn() -> bool + Sync),
+        visit: &mut VisitParts<'_>,
+    ) -> Result<RangeUse, StoreError> {
+        let PartsRequest { matchers, spans, samples_max, .. } = *request;
+        let (start_ms, end_ms) = (spans.start_ms(), spans.last_end_ms);
+        let each = EachRequest { matchers, start_ms, end_ms, pick: Pick::All, samples_max };
+        self.each(&each, cancelled, &mut |labels, samples| visit(labels, SeriesParts::Samples(samples)))?;
+        Ok(RangeUse::default())
+    }
 
     /// The label sets of the matching series that may have samples in `[start_ms, end_ms]`, in the order
     /// of their labels.

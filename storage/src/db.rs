@@ -17,7 +17,7 @@ use crate::recover::{Recovered, recover, was_never_open};
 use crate::repair::repair;
 use crate::resample::{Aggregation, Grid};
 use crate::retention::{DEFAULT_CLASS, RetentionError, RetentionRule, check_windows};
-use crate::rollup::RangeRead;
+use crate::rollup::{Figure, RangeRead, RangeUse, Spans, VisitParts};
 use crate::sample::Sample;
 use crate::select::{ReadLimits, Selection, SeriesSamples};
 use crossbeam::channel::{TrySendError, bounded};
@@ -260,6 +260,24 @@ impl Db {
         visit: &mut Visit<'_>,
     ) -> Result<()> {
         self.0.state.select_each(selection, (start_ms, end_ms), pick, limits, visit)
+    }
+
+    /// Hands `visit` the selected series that have samples in `spans`, one after another in the order of their
+    /// labels, until it breaks off: as they are, or with windows of rollups in the place of samples where those
+    /// leave nothing out, or are all that is left; see [`Spans`]. `limits` bounds the samples and parts of one
+    /// series. Answers what was read.
+    ///
+    /// # Errors
+    /// As [`select`](Self::select).
+    pub fn parts_each(
+        &self,
+        selection: Selection<'_>,
+        spans: Spans,
+        figure: Figure,
+        limits: ReadLimits<'_>,
+        visit: &mut VisitParts<'_>,
+    ) -> Result<RangeUse> {
+        self.0.state.parts_each(selection, spans, figure, limits, visit)
     }
 
     /// The label sets of the selected series that may have samples in `[start_ms, end_ms]`, in the order of

@@ -125,7 +125,7 @@ pub use options::{OnDamage, Options};
 pub use pieces::Piece;
 pub use resample::{Aggregation, Grid};
 pub use retention::{DEFAULT_CLASS, KeepMs, RULES_MAX, RetentionError, RetentionRule, RollupWindows};
-pub use rollup::{RangeRead, RangeUse};
+pub use rollup::{Figure, Part, RangeRead, RangeUse, SeriesParts, Spans, VisitParts};
 pub use room::SizeMax;
 pub use sample::{STALENESS_MARKER_BITS, Sample, sort_and_deduplicate};
 pub use select::{ReadLimits, Selection, SeriesSamples};

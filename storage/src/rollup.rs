@@ -19,11 +19,14 @@
 pub(crate) mod build;
 mod chunk;
 mod file;
+mod parts;
 mod points;
 mod read;
 mod window;
 
+pub use chunk::Column as Figure;
 pub(crate) use file::RollupFile;
+pub use parts::{Part, SeriesParts, Spans, VisitParts};
 pub use read::{RangeRead, RangeUse};
 
 use crate::bytes::sortable;

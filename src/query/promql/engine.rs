@@ -6,8 +6,8 @@ use super::functions::Function;
 use super::notes::Notes;
 use super::series::{Points, Series};
 use super::steps::Steps;
-use crate::store::{EachRequest, SeriesReader, StoreError};
-use lookback_storage::{Labels, Matcher, Pick, Sample};
+use crate::store::{EachRequest, PartsRequest, SeriesReader, StoreError};
+use lookback_storage::{Figure, Labels, Matcher, Pick, RangeUse, Sample, SeriesParts, Spans};
 use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -60,8 +60,11 @@ pub struct Task<'a> {
 /// Takes the series of an outcome one by one.
 pub(super) type Sink<'s> = &'s mut dyn FnMut(Series) -> Result<()>;
 
-/// Takes stored series one by one, with their samples.
-pub(super) type StoredSink<'s> = &'s mut dyn FnMut(&Arc<Labels>, Vec<Sample>) -> Result<()>;
+/// Takes stored series one by one, with their samples, or with parts that stand for them.
+pub(super) type StoredSink<'s, T = Vec<Sample>> = &'s mut dyn FnMut(&Arc<Labels>, T) -> Result<()>;
+
+/// Hands what a reader gives on, until it breaks off.
+type Handing<'h, T> = &'h mut dyn FnMut(&Arc<Labels>, T) -> ControlFlow<()>;
 
 /// So many values pass before it is looked whether to stop.
 const WORK_BETWEEN_LOOKS: usize = 1 << 19;
@@ -70,6 +73,8 @@ const WORK_BETWEEN_LOOKS: usize = 1 << 19;
 pub(super) struct Engine<'a> {
     pub(super) task: &'a Task<'a>,
     pub(super) notes: RefCell<Notes>,
+    /// What was read where rollups could stand for samples.
+    used: RefCell<RangeUse>,
     held: Cell<usize>,
     work: Cell<usize>,
 }
@@ -95,7 +100,15 @@ impl Held<'_> {
 
 impl<'a> Engine<'a> {
     pub(super) fn new(task: &'a Task<'a>) -> Self {
-        Self { task, notes: RefCell::default(), held: Cell::new(0), work: Cell::new(0) }
+        let (notes, used) = Default::default();
+        Self { task, notes, used, held: Cell::new(0), work: Cell::new(0) }
+    }
+
+    /// What is to be said of the outcome.
+    pub(super) fn into_notes(self) -> Notes {
+        let mut notes = self.notes.into_inner();
+        notes.made_of(&self.used.into_inner());
+        notes
     }
 
     pub(super) fn options(&self) -> &Options {
@@ -151,15 +164,45 @@ impl<'a> Engine<'a> {
         pick: Pick,
         visit: StoredSink<'_>,
     ) -> Result<()> {
-        let values_max = self.options().values_max;
-        let samples_max = values_max.saturating_sub(self.held.get());
+        let samples_max = self.samples_max();
         let request = EachRequest { matchers, start_ms, end_ms, pick, samples_max };
+        self.reading(Vec::len, visit, |cancelled, hand| self.task.reader.each(&request, cancelled, hand))
+    }
+
+    /// Reads stored series one by one, with parts that stand for samples of a figure where they can.
+    pub(super) fn read_parts(
+        &self,
+        matchers: &[Matcher],
+        spans: Spans,
+        figure: Figure,
+        visit: StoredSink<'_, SeriesParts>,
+    ) -> Result<()> {
+        let request = PartsRequest { matchers, spans, figure, samples_max: self.samples_max() };
+        let used = self.reading(SeriesParts::len, visit, |cancelled, hand| {
+            self.task.reader.parts(&request, cancelled, hand)
+        })?;
+        self.used.borrow_mut().join(&used);
+        Ok(())
+    }
+
+    fn samples_max(&self) -> usize {
+        self.options().values_max.saturating_sub(self.held.get())
+    }
+
+    /// Holds and counts what `read` hands out, of which `len` says how much it is, while it is visited.
+    fn reading<T, R>(
+        &self,
+        len: fn(&T) -> usize,
+        visit: StoredSink<'_, T>,
+        read: impl FnOnce(&(dyn Fn() -> bool + Sync), Handing<'_, T>) -> std::result::Result<R, StoreError>,
+    ) -> Result<R> {
         let mut failed = None;
         let stop = self.task.stop;
-        let read = self.task.reader.each(&request, &|| stop().is_some(), &mut |labels, samples| {
-            let visited = self.hold(samples.len()).and_then(|_held| {
-                self.work(samples.len())?;
-                visit(labels, samples)
+        let read = read(&|| stop().is_some(), &mut |labels, of_series| {
+            let count = len(&of_series);
+            let visited = self.hold(count).and_then(|_held| {
+                self.work(count)?;
+                visit(labels, of_series)
             });
             match visited {
                 Ok(()) => ControlFlow::Continue(()),
@@ -171,8 +214,10 @@ impl<'a> Engine<'a> {
         });
         match (failed, read) {
             (Some(error), _) => Err(error),
-            (None, Ok(())) => Ok(()),
-            (None, Err(StoreError::TooLarge(_))) => Err(EvalError::TooLarge { values_max }),
+            (None, Ok(read)) => Ok(read),
+            (None, Err(StoreError::TooLarge(_))) => {
+                Err(EvalError::TooLarge { values_max: self.options().values_max })
+            }
             (None, Err(error)) => self.look().and(Err(error.into())),
         }
     }

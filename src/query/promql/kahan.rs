@@ -43,8 +43,18 @@ impl Mean {
         Self { sum: Sum::of(first), count: 1.0, moving: false }
     }
 
+    /// Of values with this sum.
+    pub(super) fn of_sum(sum: f64, count: f64) -> Self {
+        Self { sum: Sum::of(sum), count, moving: false }
+    }
+
     pub(super) fn add(&mut self, value: f64) {
-        self.count += 1.0;
+        self.add_sum(value, 1.0);
+    }
+
+    /// Adds so many values with this sum.
+    pub(super) fn add_sum(&mut self, value: f64, count: f64) {
+        self.count += count;
         if !self.moving {
             let mut sum = self.sum;
             sum.add(value);
@@ -53,10 +63,10 @@ impl Mean {
                 return;
             }
             self.moving = true;
-            self.sum.sum /= self.count - 1.0;
-            self.sum.lost /= self.count - 1.0;
+            self.sum.sum /= self.count - count;
+            self.sum.lost /= self.count - count;
         }
-        let share = (self.count - 1.0) / self.count;
+        let share = (self.count - count) / self.count;
         self.sum = Sum { sum: share * self.sum.sum, lost: share * self.sum.lost };
         self.sum.add(value / self.count);
     }
@@ -94,5 +104,8 @@ mod tests {
         assert_eq!(mean.get(), 1.5);
         mean.add(f64::INFINITY);
         assert_eq!(mean.get(), f64::INFINITY);
+        let mut mean = Mean::of_sum(1.5e308, 2.0);
+        mean.add_sum(1.2e308, 4.0);
+        assert!((mean.get() / 4.5e307 - 1.0).abs() < 1e-12, "{}", mean.get());
     }
 }

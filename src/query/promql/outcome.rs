@@ -82,7 +82,7 @@ impl Task<'_> {
                 Value::Vector(engine.finished(expr)?.into_iter().filter_map(sample).collect())
             }
         };
-        Ok(Outcome { value, notes: engine.notes.into_inner() })
+        Ok(Outcome { value, notes: engine.into_notes() })
     }
 
     /// Evaluates at each step of this task.
@@ -106,7 +106,7 @@ impl Task<'_> {
         let mut rows: Vec<Row> =
             series.into_iter().filter(|series| !series.points.is_empty()).map(row).collect();
         rows.sort_by(|a, b| a.labels.cmp(&b.labels));
-        Ok(Outcome { value: Value::Matrix(rows), notes: engine.notes.into_inner() })
+        Ok(Outcome { value: Value::Matrix(rows), notes: engine.into_notes() })
     }
 }
 

@@ -21,8 +21,8 @@ pub(super) fn apply(function: RangeFunction, window: &Window<'_>, scratch: &mut 
             Some(sum.total())
         }
         RangeFunction::Count => Some(samples.len() as f64),
-        RangeFunction::Min => values().reduce(|min, v| if v < min || min.is_nan() { v } else { min }),
-        RangeFunction::Max => values().reduce(|max, v| if v > max || max.is_nan() { v } else { max }),
+        RangeFunction::Min => least(values()),
+        RangeFunction::Max => greatest(values()),
         RangeFunction::First => Some(first.value),
         RangeFunction::Last => Some(last.value),
         RangeFunction::Present => Some(1.0),
@@ -46,6 +46,16 @@ pub(super) fn apply(function: RangeFunction, window: &Window<'_>, scratch: &mut 
             Some(slope * window.param + intercept)
         }
     }
+}
+
+/// The least value that is a number, if any is.
+pub(super) fn least(values: impl Iterator<Item = f64>) -> Option<f64> {
+    values.reduce(|min, v| if v < min || min.is_nan() { v } else { min })
+}
+
+/// The greatest value that is a number, if any is.
+pub(super) fn greatest(values: impl Iterator<Item = f64>) -> Option<f64> {
+    values.reduce(|max, v| if v > max || max.is_nan() { v } else { max })
 }
 
 fn mean(samples: &[Sample]) -> Option<Mean> {

@@ -34,6 +34,11 @@ impl Steps {
         self.count
     }
 
+    /// From instant to instant, in milliseconds.
+    pub(super) fn step_ms(&self) -> i64 {
+        self.step_ms
+    }
+
     /// Unix milliseconds of the instant with this number.
     #[must_use]
     pub fn time_ms(&self, step: usize) -> i64 {

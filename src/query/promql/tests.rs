@@ -83,6 +83,37 @@ async fn what_is_held_is_bounded_and_an_evaluation_can_be_stopped() {
     }
 }
 
+/// As the recommender of the VPA asks: of many series the samples of one are held at a time, and the points of all.
+#[tokio::test]
+async fn a_range_over_many_series_holds_the_samples_of_one() {
+    const SERIES: usize = 30;
+    const SAMPLES: usize = 2_000;
+    let app = TestApp::new();
+    let samples: Vec<(i64, f64)> = (0..SAMPLES).map(|i| (i as i64 * 30_000, i as f64)).collect();
+    for pod in 0..SERIES {
+        app.put_all(&[("__name__", "m_total"), ("pod", &pod.to_string())], &samples);
+    }
+    let steps = Steps::range(3_600_000, 57_600_000, 3_600_000).expect("steps");
+    let points = SERIES * steps.count();
+    for (text, points_held) in [
+        ("m_total", points),
+        ("rate(m_total[1h])", points),
+        ("max_over_time(m_total[1h])", points),
+        ("-rate(m_total[1h]) > bool 1", 2 * points),
+        ("sum by (pod) (rate(m_total[1h]))", 4 * points),
+        ("quantile(0.9, rate(m_total[1h]))", 4 * points),
+        ("rate(m_total[1h]) / on (pod) rate(m_total[1h])", 4 * points),
+    ] {
+        let options = |values_max: usize| Options { values_max, ..Options::default() };
+        let bound = SAMPLES + points_held + 4 * steps.count();
+        assert!(bound < SERIES * SAMPLES / 10, "or all samples would fit");
+        let answered = ask_with(&app, text, steps, options(bound)).await;
+        assert!(answered.is_ok(), "{text} within {bound}: {answered:?}");
+        let outcome = ask_with(&app, text, steps, options(SAMPLES - 1)).await;
+        assert!(matches!(outcome, Err(EvalError::TooLarge { .. })), "{text}: {outcome:?}");
+    }
+}
+
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
     for (text, said) in [

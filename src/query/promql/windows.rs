@@ -6,10 +6,10 @@ use super::expr::{Expr, RangeExpr, RangeSource};
 use super::functions::RangeFunction;
 use super::labels::SeriesLabels;
 use super::merge::is_distinct_without_name;
-use super::over_time;
 use super::series::{Points, Series};
 use super::steps::Steps;
-use lookback_storage::{Pick, Sample};
+use super::{over_time, parts};
+use lookback_storage::{Pick, Sample, SeriesParts};
 
 /// What a function of a range works on.
 pub(super) struct Window<'a> {
@@ -23,6 +23,17 @@ pub(super) struct Window<'a> {
     pub(super) step_ms: i64,
     /// The function's scalar argument.
     pub(super) param: f64,
+}
+
+/// Where a step's window lies.
+pub(super) struct Place {
+    step: usize,
+    /// Of what it holds, the first,
+    pub(super) from: usize,
+    /// and the one after the last; more than `from`.
+    pub(super) to: usize,
+    start_ms: i64,
+    end_ms: i64,
 }
 
 /// Takes the samples of a range's series one by one, with whether the series' name has to go.
@@ -110,9 +121,23 @@ impl Engine<'_> {
             self.check_quantiles(params);
         }
         let _held = self.hold(steps.count())?;
+        let of_samples =
+            |samples: &[Sample]| self.at_each_step(function, range, steps, params.as_deref(), samples);
         let mut run = |sink: Sink<'_>| {
+            if let (Some(figure), RangeSource::Selector(selector)) = (parts::figure(function), &range.source)
+            {
+                return self.parts(range, selector, figure, steps, &mut |labels, read| {
+                    let points = match &read {
+                        SeriesParts::Samples(samples) => of_samples(samples)?,
+                        SeriesParts::Parts(parts) => {
+                            self.parts_at_each_step(function, range, steps, parts)?
+                        }
+                    };
+                    if points.is_empty() { Ok(()) } else { sink(Series::new(labels, points)) }
+                });
+            }
             self.ranges(range, steps, &mut |labels, drop_name, samples| {
-                let points = self.at_each_step(function, range, steps, params.as_deref(), samples)?;
+                let points = of_samples(samples)?;
                 if points.is_empty() {
                     return Ok(());
                 }
@@ -140,25 +165,12 @@ impl Engine<'_> {
         let counts_falls =
             matches!(function, RangeFunction::Rate | RangeFunction::Increase | RangeFunction::Resets);
         let falls = if counts_falls { Falls::of(samples) } else { Falls::default() };
-        let moment = range.moment();
-        let mut points = Points::absent(steps.count());
+        let is_same_at_each_step = range.moment().at.is_some() && params.is_none();
         let mut scratch = Vec::new();
-        let (mut from, mut to) = (0, 0);
-        for step in 0..steps.count() {
-            let end_ms = self.moment_ms(moment, steps.time_ms(step));
-            let start_ms = end_ms.saturating_sub(range.range_ms);
-            while samples.get(to).is_some_and(|sample| sample.timestamp_ms <= end_ms) {
-                to += 1;
-            }
-            while from < to && samples.get(from).is_some_and(|sample| sample.timestamp_ms <= start_ms) {
-                from += 1;
-            }
-            let within = samples.get(from..to).unwrap_or_default();
-            if within.is_empty() {
-                continue;
-            }
+        self.slide(range, steps, is_same_at_each_step, (samples, |s| s.timestamp_ms), |place| {
+            let Place { step, from, to, start_ms, end_ms } = place;
             let window = Window {
-                samples: within,
+                samples: samples.get(from..to).unwrap_or_default(),
                 before_falls: falls.within(from, to),
                 start_ms,
                 end_ms,
@@ -166,8 +178,35 @@ impl Engine<'_> {
                 param: params.and_then(|params| params.get(step)).copied().unwrap_or(f64::NAN),
             };
             let value = over_time::apply(function, &window, &mut scratch);
-            self.work(if counts_falls { window.before_falls.len() } else { within.len() })?;
-            let is_same_at_each_step = moment.at.is_some() && params.is_none();
+            self.work(if counts_falls { window.before_falls.len() } else { to - from })?;
+            Ok(value)
+        })
+    }
+
+    /// What `tell` says of each step's window of what lies in time order; of those in which there is something.
+    pub(super) fn slide<T>(
+        &self,
+        range: &RangeExpr,
+        steps: Steps,
+        is_same_at_each_step: bool,
+        (all, at_ms): (&[T], impl Fn(&T) -> i64),
+        mut tell: impl FnMut(Place) -> Result<Option<f64>>,
+    ) -> Result<Points> {
+        let mut points = Points::absent(steps.count());
+        let (mut from, mut to) = (0, 0);
+        for step in 0..steps.count() {
+            let end_ms = self.moment_ms(range.moment(), steps.time_ms(step));
+            let start_ms = end_ms.saturating_sub(range.range_ms);
+            while all.get(to).is_some_and(|one| at_ms(one) <= end_ms) {
+                to += 1;
+            }
+            while from < to && all.get(from).is_some_and(|one| at_ms(one) <= start_ms) {
+                from += 1;
+            }
+            if from == to {
+                continue;
+            }
+            let value = tell(Place { step, from, to, start_ms, end_ms })?;
             if is_same_at_each_step {
                 points.fill(value);
                 break;

@@ -1,17 +1,13 @@
 //! What an answer was made of, in words: nothing where that was samples alone.
 
 use super::RangeQuestion;
+use crate::query::rollups::{answered_from, listed};
 use crate::time::format_duration;
 use lookback_storage::RangeUse;
-use std::collections::BTreeSet;
 
 /// Sentences for the answer's `infos`.
 pub(super) fn infos(used: &RangeUse, question: &RangeQuestion) -> Vec<String> {
-    let mut infos = Vec::new();
-    if !used.windows_ms.is_empty() {
-        let samples = if used.samples { ", and from samples where they do not stand for them" } else { "" };
-        infos.push(format!("answered from rollups of {}{samples}", listed(&used.windows_ms)));
-    }
+    let mut infos = Vec::from_iter(answered_from(used));
     if !used.left_out_ms.is_empty() {
         let windows = listed(&used.left_out_ms);
         infos.push(format!(
@@ -24,8 +20,4 @@ pub(super) fn infos(used: &RangeUse, question: &RangeQuestion) -> Vec<String> {
         ));
     }
     infos
-}
-
-fn listed(windows_ms: &BTreeSet<i64>) -> String {
-    windows_ms.iter().map(|window_ms| format_duration(*window_ms)).collect::<Vec<_>>().join(" or ")
 }

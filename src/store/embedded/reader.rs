@@ -1,8 +1,8 @@
 //! The engine's series, one after another, within a scope.
 
 use super::{into_store_error, within};
-use crate::store::{EachRequest, Scope, SeriesReader, StoreError};
-use lookback_storage::{Db, Labels, Matcher, ReadLimits, Visit};
+use crate::store::{EachRequest, PartsRequest, Scope, SeriesReader, StoreError};
+use lookback_storage::{Db, Error, Labels, Matcher, RangeUse, ReadLimits, Visit, VisitParts};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,13 @@ impl EmbeddedReader {
     }
 }
 
+fn failed(error: Error) -> StoreError {
+    match error {
+        Error::Cancelled => StoreError::Unavailable("the read was broken off".to_owned()),
+        error => into_store_error(error, Duration::ZERO),
+    }
+}
+
 impl SeriesReader for EmbeddedReader {
     fn each(
         &self,
@@ -30,12 +37,20 @@ impl SeriesReader for EmbeddedReader {
         within(&self.scope, request.matchers, |selection| {
             self.db.select_each(selection, range, request.pick, limits, visit)
         })
-        .map_err(|error| match error {
-            lookback_storage::Error::Cancelled => {
-                StoreError::Unavailable("the read was broken off".to_owned())
-            }
-            error => into_store_error(error, Duration::ZERO),
+        .map_err(failed)
+    }
+
+    fn parts(
+        &self,
+        request: &PartsRequest<'_>,
+        cancelled: &(dyn Fn() -> bool + Sync),
+        visit: &mut VisitParts<'_>,
+    ) -> Result<RangeUse, StoreError> {
+        let limits = ReadLimits { samples_max: request.samples_max, cancelled };
+        within(&self.scope, request.matchers, |selection| {
+            self.db.parts_each(selection, request.spans, request.figure, limits, visit)
         })
+        .map_err(failed)
     }
 
     fn series(

@@ -8,12 +8,16 @@ use crate::sample::Sample;
 /// Most windows of a series in one partition: a day of minutes, and the one that the day begins in.
 const WINDOWS_MAX: u64 = 100_000;
 
-/// Which figure of each window is wanted.
+/// Which figure of each window of a rollup is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Column {
+pub enum Column {
+    /// The least value.
     Min,
+    /// The greatest value.
     Max,
+    /// The sum of all values.
     Sum,
+    /// The newest value.
     Last,
 }
 

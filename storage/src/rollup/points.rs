@@ -17,8 +17,8 @@ pub(super) fn column(aggregation: Aggregation) -> Option<Column> {
 
 /// Takes what lies in windows in time order and gives the points.
 pub(super) struct Points {
-    grid: Grid,
-    aggregation: Aggregation,
+    pub(super) grid: Grid,
+    pub(super) aggregation: Aggregation,
     open_ms: Option<i64>,
     parts: Vec<f64>,
     count: u64,

@@ -5,9 +5,10 @@
 //! the blocks, then the rollups, so that nothing can fall between.
 
 use super::chunk::{Column, Figures};
+use super::parts::Spans;
 use super::points::{Points, column};
 use super::window::{Edges, gap_max_ms};
-use super::{Unit, Units, unseen_deletes};
+use super::{RollupFile, Unit, Units, unseen_deletes};
 use crate::block::Block;
 use crate::deletes::Deletes;
 use crate::error::{Error, Result};
@@ -53,28 +54,48 @@ impl RangeUse {
 }
 
 /// Figures of one partition that stand for its samples.
-struct Rolled {
-    start_ms: i64,
-    figures: Figures,
+pub(super) struct Rolled {
+    pub(super) start_ms: i64,
+    pub(super) figures: Figures,
     edges: Option<Edges>,
     /// Windows that end before are kept no longer.
-    oldest_ms: i64,
+    pub(super) oldest_ms: i64,
+}
+
+/// What is asked of the windows of rollups.
+#[derive(Clone, Copy)]
+pub(super) enum Asked {
+    /// Points of a grid, which leave out samples that are not finite.
+    Points(Grid),
+    /// Parts of spans, which leave out nothing.
+    Parts(Spans),
+}
+
+impl Asked {
+    /// Whether no window of this length in a partition holds samples of which one counts where another does not.
+    fn fits(self, window_ms: i64, (start_ms, end_ms): (i64, i64)) -> bool {
+        match self {
+            Self::Points(grid) => grid.start_ms % window_ms == 0 && grid.step_ms % window_ms == 0,
+            Self::Parts(spans) => spans.lie_on(window_ms) || spans.all_hold(start_ms, end_ms),
+        }
+    }
 }
 
 /// One question, and what there is to answer it from.
-struct Question<'a> {
-    state: &'a State,
+pub(super) struct Question<'a> {
+    pub(super) state: &'a State,
     retention: Arc<Retention>,
     units: Arc<Units>,
     blocks: Arc<Vec<Arc<Block>>>,
     deletes: Arc<Deletes>,
-    grid: Grid,
-    aggregation: Aggregation,
+    asked: Asked,
     column: Option<Column>,
     counter: bool,
     gap_max_ms: i64,
-    /// Samples from here may count.
-    start_ms: i64,
+    /// Samples from here may count,
+    pub(super) start_ms: i64,
+    /// up to here.
+    pub(super) end_ms: i64,
 }
 
 impl State {
@@ -102,25 +123,40 @@ impl State {
             let mut in_memory = Vec::new();
             series.read_head(start_ms, grid.end_ms, &mut in_memory);
             let question = Question {
-                state: self,
-                retention: self.retention(),
-                blocks: self.blocks(),
-                units: self.rollups(),
-                deletes: self.deletes(),
-                grid,
-                aggregation,
-                column: column(aggregation),
                 counter,
                 gap_max_ms,
-                start_ms,
+                ..self.question(Asked::Points(grid), column(aggregation), (start_ms, grid.end_ms))
             };
-            let points = question.points(&series, &in_memory, &mut left, &mut read.used)?;
+            let points = Points::new(grid, aggregation);
+            let points = question.points(points, &series, &in_memory, &mut left, &mut read.used)?;
             let points = points.ok_or(Error::TooManySamples { samples_max: limits.samples_max })?;
             if !points.is_empty() {
                 read.series.push((series.labels.share(), points));
             }
         }
         Ok(read)
+    }
+
+    /// A question of values, with what there is now to answer it from.
+    pub(super) fn question(
+        &self,
+        asked: Asked,
+        column: Option<Column>,
+        (start_ms, end_ms): (i64, i64),
+    ) -> Question<'_> {
+        Question {
+            state: self,
+            retention: self.retention(),
+            blocks: self.blocks(),
+            units: self.rollups(),
+            deletes: self.deletes(),
+            asked,
+            column,
+            counter: false,
+            gap_max_ms: COUNTER_GAP_MAX_MS,
+            start_ms,
+            end_ms,
+        }
     }
 
     /// Whether the rates of a series are rolled up.
@@ -134,6 +170,7 @@ impl Question<'_> {
     /// The points of one series; `None`: they take more than is `left` to read.
     fn points(
         &self,
+        mut points: Points,
         series: &Series,
         in_memory: &[Sample],
         left: &mut usize,
@@ -146,17 +183,17 @@ impl Question<'_> {
             enough
         };
         if rolled.is_empty() {
-            let samples = self.state.read_series(series, self.start_ms, self.grid.end_ms, *left)?;
+            let samples = self.state.read_series(series, self.start_ms, self.end_ms, *left)?;
             let Some(samples) = samples.filter(|samples| take(left, samples.len())) else { return Ok(None) };
             used.samples |= !samples.is_empty();
+            let (grid, aggregation) = (points.grid, points.aggregation);
             let points = if self.counter {
-                resample(&counter_rates(&samples, self.gap_max_ms), self.grid, self.aggregation)
+                resample(&counter_rates(&samples, self.gap_max_ms), grid, aggregation)
             } else {
-                resample(&samples, self.grid, self.aggregation)
+                resample(&samples, grid, aggregation)
             };
             return Ok(Some(points));
         }
-        let mut points = Points::new(self.grid, self.aggregation);
         let (mut at_ms, mut before) = (self.start_ms, None);
         for rolled in rolled {
             if at_ms < rolled.start_ms
@@ -182,8 +219,8 @@ impl Question<'_> {
             points.add_windows(&rolled.figures, rolled.oldest_ms);
             at_ms = rolled.start_ms.saturating_add(self.state.partition_ms);
         }
-        if at_ms <= self.grid.end_ms
-            && !self.add_samples(series, (at_ms, self.grid.end_ms), left, used, &mut before, &mut points)?
+        if at_ms <= self.end_ms
+            && !self.add_samples(series, (at_ms, self.end_ms), left, used, &mut before, &mut points)?
         {
             return Ok(None);
         }
@@ -216,13 +253,18 @@ impl Question<'_> {
     }
 
     /// Those partitions of which rollups stand for the samples of a series, in time order.
-    fn rolled(&self, series: &Series, in_memory: &[Sample], used: &mut RangeUse) -> Result<Vec<Rolled>> {
+    pub(super) fn rolled(
+        &self,
+        series: &Series,
+        in_memory: &[Sample],
+        used: &mut RangeUse,
+    ) -> Result<Vec<Rolled>> {
         let mut rolled = Vec::new();
-        if self.units.is_empty() || self.start_ms > self.grid.end_ms {
+        if self.units.is_empty() || self.start_ms > self.end_ms {
             return Ok(rolled);
         }
         let first_ms = self.state.partition_start_ms(self.start_ms);
-        for unit in self.units.range(first_ms..=self.grid.end_ms).map(|(_, unit)| unit) {
+        for unit in self.units.range(first_ms..=self.end_ms).map(|(_, unit)| unit) {
             if unit.files.is_empty() {
                 continue;
             }
@@ -263,15 +305,8 @@ impl Question<'_> {
                 return Ok(None);
             }
         }
-        let grid = self.grid;
-        let mut files: Vec<_> = unit
-            .files
-            .iter()
-            .filter(|file| {
-                let window_ms = file.record.window_ms;
-                grid.start_ms % window_ms == 0 && grid.step_ms % window_ms == 0
-            })
-            .collect();
+        let fits = |file: &&Arc<RollupFile>| self.asked.fits(file.record.window_ms, (start_ms, end_ms));
+        let mut files: Vec<_> = unit.files.iter().filter(fits).collect();
         // Of windows that fit, the longest are the fewest; of two classes' the later knows better.
         files.sort_by_key(|file| std::cmp::Reverse((file.record.window_ms, file.record.id)));
         for file in files {
@@ -290,6 +325,12 @@ impl Question<'_> {
                 read => read?,
             };
             let Some((figures, edges)) = found else { continue };
+            // Windows leave out what is not finite; where nothing was left out, they count every sample.
+            let stored = || blocks().map(|block| samples_of(block, series.id)).sum::<u64>();
+            let counted = || figures.counts.iter().copied().map(u64::from).sum::<u64>();
+            if matches!(self.asked, Asked::Parts(_)) && counted() < stored() {
+                continue;
+            }
             let joins = |edges: &Edges| {
                 gap_max_ms(window_ms) == self.gap_max_ms
                     || edges.gap_min_ms.is_none_or(|gap_ms| gap_ms > self.gap_max_ms)
@@ -312,6 +353,11 @@ impl Question<'_> {
             _ => i64::MIN,
         }
     }
+}
+
+/// How many samples of a series a block holds.
+fn samples_of(block: &Block, series: u32) -> u64 {
+    block.of_series(series).iter().map(|entry| u64::from(entry.samples)).sum()
 }
 
 /// A column of what is left of a rollup without what was deleted.

@@ -200,13 +200,15 @@ pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared
 }
 
 fn scrape_sources(args: &ScrapeArgs, cluster: Option<&Cluster>) -> Result<Sources, PrepareError> {
-    let read = |path: &PathBuf| Ok::<_, ScrapeConfigError>((path.clone(), config::read(path)?));
+    let has_cluster = cluster.is_some();
+    let read = |path: &PathBuf| Ok::<_, ScrapeConfigError>((path.clone(), config::read(path, has_cluster)?));
     let pods = match (args.scrape_pods, cluster) {
         (false, _) => None,
         (true, Some(cluster)) => Some(Pods::new(cluster.lister.clone(), args.scrape_pods_interval)),
         (true, None) => return Err(PrepareError::NoPods),
     };
-    Ok(Sources { file: args.scrape_config.as_ref().map(read).transpose()?, pods })
+    let file = args.scrape_config.as_ref().map(read).transpose()?;
+    Ok(Sources { file, pods, cluster: cluster.map(|cluster| cluster.lister.clone()) })
 }
 
 async fn usage(args: &ServeArgs, cluster: Option<&Cluster>) -> Result<Option<Collection>, PrepareError> {

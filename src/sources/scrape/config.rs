@@ -15,6 +15,7 @@
 //!     authorization: {type: Bearer, credentials_file: /etc/t}   # or credentials; or bearer_token_file
 //!     tls_config: {ca_file: /etc/ca.crt, server_name: web, cert_file: /etc/me.crt, key_file: /etc/me.key}
 //!     follow_redirects: true        # unless said
+//!     kubernetes_sd_configs: [{role: pod}]   # the cluster's pods as targets: see `kubernetes_sd`
 //!     relabel_configs: []           # of targets: see `relabel`
 //!     metric_relabel_configs: []    # of what they expose
 //! ```
@@ -23,6 +24,7 @@
 //! else than it says would be worse than none.
 
 use super::discovered::Common;
+use super::kubernetes_sd::{PodJob, Selected, WATCHES_MAX, watches_of};
 use super::relabel::Rule;
 use super::settings::{Authorization, Certificate, Job, Secret, Target, Tls};
 use crate::text::start_of;
@@ -69,11 +71,20 @@ pub enum ScrapeConfigError {
     },
 }
 
-/// Reads the targets of a file.
+/// What a file says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Configured {
+    /// The targets that it names.
+    pub targets: Vec<Target>,
+    /// The jobs that ask pods.
+    pub pods: Vec<PodJob>,
+}
+
+/// Reads a file. `has_cluster`: there are pods to be found.
 ///
 /// # Errors
 /// When it can't be read, or says something that it may not.
-pub fn read(path: &Path) -> Result<Vec<Target>, ScrapeConfigError> {
+pub fn read(path: &Path, has_cluster: bool) -> Result<Configured, ScrapeConfigError> {
     let unreadable = |reason| ScrapeConfigError::Unreadable { path: path.to_owned(), reason };
     let wrong = |problem| ScrapeConfigError::Wrong { path: path.to_owned(), problem };
     let file = std::fs::File::open(path).map_err(unreadable)?;
@@ -82,16 +93,16 @@ pub fn read(path: &Path) -> Result<Vec<Target>, ScrapeConfigError> {
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(wrong(format!("it is larger than {FILE_BYTES_MAX} bytes")));
     }
-    parse(&text).map_err(wrong)
+    parse(&text, has_cluster).map_err(wrong)
 }
 
-/// Reads the targets of a text.
+/// Reads a text. `has_cluster`: there are pods to be found.
 ///
 /// # Errors
 /// What is wrong, and where.
-pub fn parse(text: &str) -> Result<Vec<Target>, String> {
+pub fn parse(text: &str, has_cluster: bool) -> Result<Configured, String> {
     let file: File = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
-    let mut targets = Vec::new();
+    let Configured { mut targets, mut pods } = Configured::default();
     let mut names = HashSet::new();
     for job in &file.scrape_configs {
         let in_job = |problem: String| format!("job {:?}: {problem}", start_of(&job.job_name));
@@ -107,8 +118,18 @@ pub fn parse(text: &str) -> Result<Vec<Target>, String> {
         if targets.len() > TARGETS_MAX {
             return Err(format!("there are more than {TARGETS_MAX} targets"));
         }
+        for selected in &job.kubernetes_sd_configs {
+            if !has_cluster {
+                let problem = "kubernetes_sd_configs needs a cluster: give --kubeconfig FILE";
+                return Err(in_job(problem.to_owned()));
+            }
+            pods.push(PodJob { selected: selected.clone(), common: common.clone() });
+        }
+        if watches_of(&pods) > WATCHES_MAX {
+            return Err(in_job(format!("more than {WATCHES_MAX} watches of pods: let jobs select the same")));
+        }
     }
-    Ok(targets)
+    Ok(Configured { targets, pods })
 }
 
 #[derive(Deserialize)]
@@ -153,6 +174,8 @@ struct ScrapeConfig {
     metric_relabel_configs: Vec<Rule>,
     #[serde(default)]
     static_configs: Vec<StaticConfig>,
+    #[serde(default)]
+    kubernetes_sd_configs: Vec<Selected>,
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq)]
@@ -341,7 +364,7 @@ scrape_configs:
 
     #[test]
     fn the_words_of_prometheus_are_understood() {
-        let targets = parse(WHOLE).expect("understood");
+        let targets = parse(WHOLE, false).expect("understood").targets;
         let urls: Vec<_> = targets.iter().map(Target::url).collect();
         let query = "module=a%20b&module=c";
         assert_eq!(
@@ -364,7 +387,7 @@ scrape_configs:
 
     #[test]
     fn what_is_not_understood_is_named_with_its_line() {
-        let error = parse("scrape_configs:\n- job_name: a\n  oauth2: {}\n").expect_err("refused");
+        let error = parse("scrape_configs:\n- job_name: a\n  oauth2: {}\n", false).expect_err("refused");
         assert!(error.contains("oauth2") && error.contains("line 3"), "{error}");
         let job = |more: &str| format!("scrape_configs:\n- job_name: a\n  {more}\n");
         for (text, why) in [
@@ -392,11 +415,27 @@ scrape_configs:
             ),
             (job("scrape_interval: 1m") + "- job_name: a\n", "job_name of its own"),
             ("rule_files: []".to_owned(), "rule_files"),
+            (job("kubernetes_sd_configs: [{role: pod}]"), "needs a cluster: give --kubeconfig"),
+            (
+                job("kubernetes_sd_configs: [{role: endpoints}]"),
+                "\"endpoints\" is not supported, only pod is",
+            ),
+            (job("kubernetes_sd_configs: [{role: pod, api_server: x}]"), "api_server"),
+            (job("kubernetes_sd_configs: [{role: pod, namespaces: {names: [a/b]}}]"), "is no namespace"),
+            (
+                job("kubernetes_sd_configs: [{role: pod, selectors: [{role: node}]}]"),
+                "\"node\" is not supported",
+            ),
+            (
+                job("kubernetes_sd_configs: [{role: pod, selectors: [{role: pod, label: 'a in'}]}]"),
+                "kubernetes_sd_configs: ",
+            ),
+            (job("kubernetes_sd_configs: [{role: pod, selectors: [{role: pod}, {role: pod}]}]"), "one entry"),
         ] {
-            let error = parse(&text).expect_err(&text);
+            let error = parse(&text, false).expect_err(&text);
             assert!(error.contains(why), "{text}: {error}");
         }
-        assert!(read(Path::new("/nonexistent.yml")).is_err());
+        assert!(read(Path::new("/nonexistent.yml"), false).is_err());
     }
 
     #[test]
@@ -422,8 +461,10 @@ scrape_configs:
       - {source_labels: [__address__], regex: probed, target_label: __address__, replacement: 'prober:1'}
       - {regex: '__(team)', action: labelmap}
 ",
+            false,
         )
-        .expect("understood");
+        .expect("understood")
+        .targets;
         let told = |target: &Target| {
             let labels: Vec<_> = target.labels.iter().map(|(n, v)| format!("{n}={v}")).collect();
             format!("{} {} {:?}", target.url(), labels.join(","), target.job.interval)
@@ -443,8 +484,8 @@ scrape_configs:
     proptest! {
         #[test]
         fn no_text_panics(text in "[a-z_:\\- \n\\[\\]{}'0-9]{0,80}") {
-            let _ = parse(&text);
-            let _ = parse(&format!("scrape_configs:\n- job_name: a\n  {text}"));
+            let _ = parse(&text, true);
+            let _ = parse(&format!("scrape_configs:\n- job_name: a\n  {text}"), true);
         }
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What the targets of a job have in common before they are relabelled.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Common {
     /// The job's name.
     pub(super) name: String,

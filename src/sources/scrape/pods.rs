@@ -10,24 +10,15 @@
 //! Its series get `namespace`, `pod`, `node`, `job` (the value of the pod's label `app.kubernetes.io/name`
 //! or `app`, else its namespace) and `instance`. Only annotated pods are kept in memory.
 
-use super::config::{INTERVAL, SAMPLES_MAX, TARGETS_MAX, TIMEOUT};
+use super::config::{INTERVAL, SAMPLES_MAX, TIMEOUT};
+use super::pod_watch::{key, watch};
 use super::settings::{Job, Target, Tls};
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{Config, Event, watcher};
+use kube::runtime::watcher::Config;
 use kube::{Api, Client};
-use std::collections::BTreeMap;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
-
-/// Pods in one page of a list.
-const PAGE_PODS: u32 = 500;
-
-/// How long changes are gathered before targets change.
-const SETTLE: Duration = Duration::from_millis(500);
+use tokio::sync::watch::Sender;
 
 /// The annotated pods of a cluster.
 pub struct Pods {
@@ -43,47 +34,11 @@ impl Pods {
     }
 
     /// Watches pods for ever and tells which targets there are.
-    pub(super) async fn follow(self, targets: watch::Sender<Vec<Target>>) {
-        let config = Config::default().page_size(PAGE_PODS);
-        let mut events = pin!(watcher(Api::<Pod>::all(self.client), config).default_backoff());
+    pub(super) async fn follow(self, targets: Sender<Vec<Target>>) {
         let jobs = Jobs::new(self.interval);
-        let (mut known, mut listing) = (BTreeMap::new(), BTreeMap::new());
-        let mut changed = false;
-        let mut failing = false;
-        loop {
-            let event = match tokio::time::timeout(SETTLE, events.next()).await {
-                Ok(Some(event)) => event,
-                Ok(None) => return,
-                Err(_) => {
-                    if std::mem::take(&mut changed) {
-                        targets.send_replace(known.values().cloned().collect());
-                    }
-                    continue;
-                }
-            };
-            if let Err(error) = &event
-                && !failing
-            {
-                tracing::warn!(%error, "pods can't be watched; what is known is scraped on");
-            }
-            failing = event.is_err();
-            match event {
-                Ok(Event::Init) => listing = BTreeMap::new(),
-                Ok(Event::InitApply(pod)) => apply(&mut listing, &pod, &jobs),
-                Ok(Event::InitDone) => {
-                    let listed = std::mem::take(&mut listing);
-                    changed |= listed != known;
-                    known = listed;
-                }
-                Ok(Event::Apply(pod)) => {
-                    let before = known.get(&key(&pod)).cloned();
-                    apply(&mut known, &pod, &jobs);
-                    changed |= known.get(&key(&pod)) != before.as_ref();
-                }
-                Ok(Event::Delete(pod)) => changed |= known.remove(&key(&pod)).is_some(),
-                Err(_) => {}
-            }
-        }
+        let targets_of = |pod: &Pod| Ok(Vec::from_iter(target(pod, &jobs)));
+        let tell = |found| drop(targets.send_replace(found));
+        watch(Api::all(self.client), Config::default(), targets_of, tell).await;
     }
 }
 
@@ -108,26 +63,6 @@ impl Jobs {
             body_bytes_max: None,
         };
         Self { plain: Arc::new(job(None)), tls: Arc::new(job(Some(Tls::default()))) }
-    }
-}
-
-type Key = (String, String);
-
-fn key(pod: &Pod) -> Key {
-    let name = |name: &Option<String>| name.clone().unwrap_or_default();
-    (name(&pod.metadata.namespace), name(&pod.metadata.name))
-}
-
-fn apply(targets: &mut BTreeMap<Key, Target>, pod: &Pod, jobs: &Jobs) {
-    let key = key(pod);
-    match target(pod, jobs) {
-        Some(target) if targets.len() < TARGETS_MAX || targets.contains_key(&key) => {
-            targets.insert(key, target);
-        }
-        Some(_) => {
-            tracing::warn!(pod = key.1, "there are more than {TARGETS_MAX} pods to scrape: it is left out")
-        }
-        None => drop(targets.remove(&key)),
     }
 }
 

@@ -5,12 +5,14 @@
     reason = "a target's rules are equal and hashed by their text, which nothing changes"
 )]
 
-use super::config;
+use super::config::{self, Configured};
+use super::kubernetes_sd::{PodJob, discover};
 use super::pods::Pods;
 use super::settings::Target;
 use super::target::Scraped;
 use crate::app::App;
 use crate::sources::schedule::{offset_ms, until_next_ms};
+use kube::Client;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,19 +31,31 @@ const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub struct Sources {
     /// The file, and what was in it when the server was started.
-    pub file: Option<(PathBuf, Vec<Target>)>,
+    pub file: Option<(PathBuf, Configured)>,
     /// The cluster's annotated pods.
     pub pods: Option<Pods>,
+    /// The cluster in which the file's jobs find pods.
+    pub cluster: Option<Client>,
 }
 
 /// Scrapes until `shutdown`. Series do not end with it: the next start goes on.
 pub async fn run(app: App, sources: Sources, shutdown: CancellationToken) {
     let (from_file, mut of_file) = watch::channel(Vec::new());
     let (from_pods, mut of_pods) = watch::channel(Vec::new());
+    let (from_jobs, mut of_jobs) = watch::channel(Vec::new());
+    let (tell_jobs, jobs) = watch::channel(Vec::new());
+    let has_cluster = sources.cluster.is_some();
     let file = async {
-        let Some((path, targets)) = sources.file else { return };
-        from_file.send_replace(targets.clone());
-        follow_file(path, targets, from_file).await;
+        let Some((path, configured)) = sources.file else { return };
+        let Configured { targets, pods } = configured.clone();
+        from_file.send_replace(targets);
+        tell_jobs.send_replace(pods);
+        follow_file(path, has_cluster, configured, from_file, tell_jobs).await;
+    };
+    let found = async {
+        if let Some(cluster) = sources.cluster {
+            discover(cluster, jobs, from_jobs).await;
+        }
     };
     let pods = async {
         if let Some(pods) = sources.pods {
@@ -51,40 +65,56 @@ pub async fn run(app: App, sources: Sources, shutdown: CancellationToken) {
     let scraping = async {
         let mut running = Running::new(app, shutdown.clone());
         loop {
-            let wanted: HashSet<Target> =
-                of_file.borrow_and_update().iter().chain(&*of_pods.borrow_and_update()).cloned().collect();
+            let mut wanted: HashSet<Target> = HashSet::new();
+            for targets in [&mut of_file, &mut of_pods, &mut of_jobs] {
+                wanted.extend(targets.borrow_and_update().iter().cloned());
+            }
             running.change_to(wanted);
             // A sender that has gone says nothing any more.
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Ok(()) = of_file.changed() => {}
                 Ok(()) = of_pods.changed() => {}
+                Ok(()) = of_jobs.changed() => {}
             }
         }
         running.stopped().await;
     };
     tokio::select! {
-        () = async { tokio::join!(file, pods); std::future::pending().await } => {}
+        () = async { tokio::join!(file, pods, found); std::future::pending().await } => {}
         () = scraping => {}
     }
 }
 
 /// Reads the file again when it changes; what is wrong with it is told, and what was before holds on.
-async fn follow_file(path: PathBuf, mut known: Vec<Target>, targets: watch::Sender<Vec<Target>>) {
+async fn follow_file(
+    path: PathBuf,
+    has_cluster: bool,
+    mut known: Configured,
+    targets: watch::Sender<Vec<Target>>,
+    jobs: watch::Sender<Vec<PodJob>>,
+) {
     let mut wrong = String::new();
     loop {
         tokio::time::sleep(RELOAD_INTERVAL).await;
         let from = path.clone();
-        let read = tokio::task::spawn_blocking(move || config::read(&from)).await;
+        let read = tokio::task::spawn_blocking(move || config::read(&from, has_cluster)).await;
         let read = match read {
             Ok(read) => read.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         match read {
             Ok(read) if read != known => {
-                tracing::info!(targets = read.len(), "the scrape configuration has changed");
+                let (count, pods) = (read.targets.len(), read.pods.len());
+                tracing::info!(targets = count, jobs_of_pods = pods, "the scrape configuration has changed");
                 known = read;
-                targets.send_replace(known.clone());
+                targets.send_replace(known.targets.clone());
+                // Watches that nothing has changed for go on.
+                jobs.send_if_modified(|jobs| {
+                    let changed = *jobs != known.pods;
+                    jobs.clone_from(&known.pods);
+                    changed
+                });
                 wrong.clear();
             }
             Ok(_) => wrong.clear(),

@@ -45,7 +45,7 @@ impl Exposing {
              pod: p}}}}]\n",
             self.address
         );
-        parse(&text).expect("understood").remove(0)
+        parse(&text, false).expect("understood").targets.remove(0)
     }
 }
 
@@ -191,7 +191,8 @@ async fn the_file_is_followed_and_a_target_that_goes_ends() {
     std::fs::write(&path, "scrape_configs: []").expect("written");
     let targets = vec![exposing.target("scrape_interval: 10ms")];
     let stop = CancellationToken::new();
-    let sources = Sources { file: Some((path, targets)), pods: None };
+    let configured = Configured { targets, ..Configured::default() };
+    let sources = Sources { file: Some((path, configured)), ..Sources::default() };
     let running = tokio::spawn(run(server.app.clone(), sources, stop.clone()));
     let ended = || {
         let all = server.everything();

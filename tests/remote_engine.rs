@@ -7,16 +7,15 @@ mod common;
 
 use common::process::{Server, free_port, lookback, run_to_end, wait_until};
 use common::prometheus::{self, Prometheus};
+use common::proxy::{BUSY_429, ERROR_500, LOSE_ANSWER, PASS, Proxy, SILENT, SLOW};
 use common::remote_write::{message, series};
 use common::store::now_ms;
 use common::victoria::{self, VictoriaMetrics};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 fn start(data: &Path, engine: SocketAddr, more: &[&str]) -> Server {
     let url = format!("http://{engine}");
@@ -110,106 +109,6 @@ fn an_engine_that_is_away_loses_nothing_and_is_caught_up_with() {
     assert_eq!(latest(&server, "web-0"), "20");
 }
 
-/// How a proxy before an engine behaves.
-const PASS: u8 = 0;
-const ERROR_500: u8 = 1;
-const BUSY_429: u8 = 2;
-const SILENT: u8 = 3;
-/// The request arrives, its answer does not.
-const LOSE_ANSWER: u8 = 4;
-
-/// Stands before an engine.
-struct Proxy {
-    address: SocketAddr,
-    mode: Arc<AtomicU8>,
-    hits: Arc<AtomicUsize>,
-    stopped: Arc<AtomicBool>,
-}
-
-impl Proxy {
-    fn start(engine: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let (mode, hits) = (Arc::new(AtomicU8::new(PASS)), Arc::new(AtomicUsize::new(0)));
-        let stopped = Arc::new(AtomicBool::new(false));
-        let (modes, hit, stop) = (Arc::clone(&mode), Arc::clone(&hits), Arc::clone(&stopped));
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if stop.load(Ordering::SeqCst) {
-                    return;
-                }
-                let (mode, stop) = (modes.load(Ordering::SeqCst), Arc::clone(&stop));
-                hit.fetch_add(1, Ordering::SeqCst);
-                std::thread::spawn(move || {
-                    // Whoever asked may be gone.
-                    let _ = stream.and_then(|stream| answer(stream, engine, mode, &stop));
-                });
-            }
-        });
-        Self { address, mode, hits, stopped }
-    }
-
-    /// Behaves so from now on, until so many have seen it.
-    fn behave(&self, mode: u8, seen_by: usize) {
-        let before = self.hits.load(Ordering::SeqCst);
-        self.mode.store(mode, Ordering::SeqCst);
-        wait_until("the engine is asked", || self.hits.load(Ordering::SeqCst) >= before + seen_by);
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.stopped.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.address);
-    }
-}
-
-/// Answers one request of a connection, and closes it.
-fn answer(mut stream: TcpStream, engine: SocketAddr, mode: u8, stop: &AtomicBool) -> std::io::Result<()> {
-    let (mut request, mut buffer) = (Vec::new(), [0; 65_536]);
-    let body_begins = loop {
-        let read = stream.read(&mut buffer)?;
-        request.extend_from_slice(&buffer[..read]);
-        match request.windows(4).position(|end| end == b"\r\n\r\n") {
-            Some(end) => break end + 4,
-            None if read == 0 => return Ok(()),
-            None => {}
-        }
-    };
-    let head = String::from_utf8_lossy(&request[..body_begins]).to_ascii_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
-    while request.len() < body_begins + length.unwrap_or(0_usize) {
-        let read = stream.read(&mut buffer)?;
-        if read == 0 {
-            return Ok(());
-        }
-        request.extend_from_slice(&buffer[..read]);
-    }
-    const CLOSE: &str = "content-length: 0\r\nconnection: close\r\n\r\n";
-    match mode {
-        ERROR_500 => return write!(stream, "HTTP/1.1 500 Internal Server Error\r\n{CLOSE}"),
-        BUSY_429 => return write!(stream, "HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\n{CLOSE}"),
-        SILENT => {
-            while !stop.load(Ordering::SeqCst) {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            return Ok(());
-        }
-        _ => {}
-    }
-    let mut upstream = TcpStream::connect(engine)?;
-    upstream.write_all(&request[..body_begins - 2])?;
-    upstream.write_all(b"connection: close\r\n\r\n")?;
-    upstream.write_all(&request[body_begins..])?;
-    if mode == LOSE_ANSWER {
-        upstream.read_to_end(&mut Vec::new())?;
-        return Ok(());
-    }
-    // An answer that closes: what is behind the status line is passed as it is.
-    std::io::copy(&mut upstream, &mut stream)?;
-    Ok(())
-}
-
 #[test]
 fn an_engine_that_errs_is_busy_silent_or_dies_loses_nothing() {
     if !prometheus::is_there("prometheus") {
@@ -251,6 +150,45 @@ fn an_engine_that_errs_is_busy_silent_or_dies_loses_nothing() {
     assert_eq!(engine.number("sum_over_time(load[10m])"), Some(sum));
     // What was sent twice was refused, found to be there, and not set aside.
     assert_eq!(figure(&server, "lookback_outbox_dead_letter_samples"), Some(0));
+}
+
+#[test]
+fn an_autoscaler_is_answered_in_time_whatever_the_engine_does() {
+    if !prometheus::is_there("prometheus") {
+        return;
+    }
+    /// What a busy machine may add.
+    const MORE: Duration = Duration::from_secs(4);
+    let (data, there, address) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), loopback());
+    let _engine = start_prometheus(there.path(), address);
+    let proxy = Proxy::start(address);
+    let server = start(data.path(), proxy.address, &[]);
+    let asked = |what: &str| {
+        let began = Instant::now();
+        let metrics = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*";
+        (server.get(&format!("{metrics}/{what}")), began.elapsed())
+    };
+    assert_eq!(push(&server, "web-0", 7), 200);
+    // Of a metric that nobody knows the whole store is asked, again and again: each time it is slow.
+    proxy.mode.store(SLOW, Ordering::SeqCst);
+    let (reply, taken) = asked("nobody-knows-it");
+    assert_eq!(reply.status, 504, "{}", reply.text());
+    assert!(reply.text().contains("no answer within 25 s"), "{}", reply.text());
+    assert!(taken < Duration::from_secs(25) + MORE, "{taken:?}");
+    // What came in here needs the engine no more than a moment, and while it is away not at all.
+    for mode in [SLOW, SILENT] {
+        proxy.mode.store(mode, Ordering::SeqCst);
+        let (reply, taken) = asked("load");
+        assert_eq!((reply.status, &reply.json()["items"][0]["value"]), (200, &"7".into()), "{mode}");
+        assert!(taken < Duration::from_secs(2) + MORE, "{taken:?}");
+        let (reply, taken) = asked("load");
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        assert!(taken < MORE, "{taken:?}");
+    }
+    // What only the engine knows fails at the bound of one call.
+    let (reply, taken) = asked("nobody-knows-it");
+    assert!(matches!(reply.status, 503 | 504), "{}", reply.text());
+    assert!(taken < Duration::from_secs(20) + MORE, "{taken:?}");
 }
 
 #[test]

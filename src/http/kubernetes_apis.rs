@@ -12,9 +12,13 @@ use super::{custom_metrics, discovery, external_metrics, resource_metrics};
 use crate::app::App;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
+use std::time::Duration;
+
+/// How long values are looked for, whatever stands behind: autoscalers wait 30 s.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// The routes.
 pub fn routes() -> Router<App> {
@@ -37,14 +41,27 @@ async fn apis(State(app): State<App>, caller: Caller, headers: HeaderMap, uri: U
     }
     let (api, answer) = if external_metrics::is_asked(uri.path()) {
         let delegate = Delegate::for_external(&app, &headers);
-        (Api("external_metrics"), external_metrics::answer(&app, &caller, &uri, delegate).await)
+        (Api("external_metrics"), in_time(external_metrics::answer(&app, &caller, &uri, delegate)).await)
     } else if resource_metrics::is_asked(uri.path()) {
-        (Api("resource_metrics"), resource_metrics::answer(&app, &caller, &headers, &uri).await)
+        (Api("resource_metrics"), in_time(resource_metrics::answer(&app, &caller, &headers, &uri)).await)
     } else {
         let delegate = Delegate::for_custom(&app, &headers);
-        (Api("custom_metrics"), custom_metrics::answer(&app, &caller, &uri, delegate).await)
+        (Api("custom_metrics"), in_time(custom_metrics::answer(&app, &caller, &uri, delegate)).await)
     };
     api.answered(answer.unwrap_or_else(ApiError::into_status))
+}
+
+/// The answer, or that there is none while whoever asks still waits.
+async fn in_time(answer: impl Future<Output = Result<Response, ApiError>>) -> Result<Response, ApiError> {
+    tokio::time::timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| {
+        Err(ApiError::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            format!(
+                "there was no answer within {} s: what keeps the samples, or another server behind, is slow",
+                ANSWER_TIMEOUT.as_secs()
+            ),
+        ))
+    })
 }
 
 async fn method_not_allowed() -> Response {

@@ -6,6 +6,7 @@ pub mod fake_kubernetes;
 pub mod manifests;
 pub mod process;
 pub mod prometheus;
+pub mod proxy;
 pub mod random;
 pub mod recording;
 pub mod remote_write;

@@ -36,6 +36,18 @@ struct Series {
     count: usize,
     /// How many were ever added.
     added: u64,
+    /// Of how many the newest sample could not be written.
+    undurable: usize,
+}
+
+/// How many series there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) series: u64,
+    /// How many there ever were.
+    pub(super) added: u64,
+    /// Of how many the newest sample could not be written.
+    pub(super) undurable: u64,
 }
 
 struct Entry {
@@ -112,6 +124,7 @@ impl Overlay {
     /// These are the newest samples of their series; they end at `ends`, or could not be written.
     pub(super) fn keep(&self, newest: Vec<(Arc<Labels>, Sample)>, ends: Option<Position>, now_ms: i64) {
         let (mut known, mut created) = (self.series(), 0);
+        let mut undurable = known.undurable;
         for (labels, sample) in newest {
             let Some(entry) = known.entry(&labels, now_ms, &mut created) else { continue };
             entry.touched_ms = now_ms;
@@ -121,9 +134,12 @@ impl Overlay {
                 sample.total_cmp(&before).is_gt() || (!durable && sample.timestamp_ms == before.timestamp_ms)
             });
             if is_newer {
+                undurable -= usize::from(entry.is_undurable());
                 entry.newest = Some((sample, ends.is_some()));
+                undurable += usize::from(entry.is_undurable());
             }
         }
+        known.undurable = undurable;
     }
 
     /// The newest samples of matching series.
@@ -154,12 +170,16 @@ impl Overlay {
             series.retain(|_, entry| is_kept(entry));
             !series.is_empty()
         });
-        known.count = known.by_name.values().map(HashMap::len).sum();
+        let left = known.by_name.values().flat_map(HashMap::values);
+        let (count, undurable) = left.fold((0, 0), |(count, undurable), entry| {
+            (count + 1, undurable + usize::from(entry.is_undurable()))
+        });
+        (known.count, known.undurable) = (count, undurable);
     }
 
     /// Forgets the newest samples of matching series where they lie in the span: they are deleted.
     pub(super) fn forget(&self, scope: &Scope, matchers: &[Matcher], start_ms: i64, end_ms: i64) {
-        let mut known = self.series();
+        let (mut known, mut undurable) = (self.series(), 0);
         for (labels, entry) in known.by_name.values_mut().flatten() {
             let lies_within =
                 entry.newest.is_some_and(|(sample, _)| (start_ms..=end_ms).contains(&sample.timestamp_ms));
@@ -168,13 +188,22 @@ impl Overlay {
             if lies_within && is_meant {
                 entry.newest = None;
             }
+            undurable += usize::from(entry.is_undurable());
         }
+        known.undurable = undurable;
     }
 
-    /// How many series there are, and how many there ever were.
-    pub(super) fn count(&self) -> (u64, u64) {
+    /// How many series there are. Looks at none of them.
+    pub(super) fn counts(&self) -> Counts {
         let known = self.series();
-        (known.count as u64, known.added)
+        Counts { series: known.count as u64, added: known.added, undurable: known.undurable as u64 }
+    }
+}
+
+impl Entry {
+    /// Whether its newest sample could not be written.
+    fn is_undurable(&self) -> bool {
+        self.newest.is_some_and(|(_, durable)| !durable)
     }
 }
 
@@ -281,11 +310,19 @@ mod tests {
         assert_eq!(told(&[]), [(2.0, true), (3.0, true), (4.0, false)]);
         assert_eq!(told(&[Matcher::equal("__name__", "m"), Matcher::equal("pod", "q")]), [(3.0, true)]);
         assert!(told(&[Matcher::equal("__name__", "other")]).is_empty());
+        let undurable = || overlay.counts().undurable;
+        assert_eq!(undurable(), 1);
+        overlay.keep(newest("s", NOW_MS, 5.0), None, NOW_MS);
+        assert_eq!(undurable(), 2);
+        overlay.forget(&Scope::All, &[Matcher::equal("pod", "s")], NOW_MS, NOW_MS);
+        assert_eq!(undurable(), 1, "what is deleted is not served any more");
         // What could not be written makes way for what could be, at the same time too.
         overlay.keep(newest("r", NOW_MS, 4.0), Some(early), NOW_MS);
         assert_eq!(told(&[Matcher::equal("pod", "r")]), [(4.0, true)]);
+        assert_eq!(undurable(), 0);
+        overlay.keep(newest("t", NOW_MS - KEPT_MS, 4.0), None, NOW_MS - KEPT_MS);
         overlay.sweep(early, NOW_MS + KEPT_MS - 1);
-        assert_eq!(overlay.count(), (3, 3));
+        assert_eq!(overlay.counts(), Counts { series: 4, added: 5, undurable: 0 });
         overlay.sweep(early, NOW_MS + KEPT_MS);
         assert_eq!(told(&[]), [(3.0, true)], "what is not sent stays");
     }

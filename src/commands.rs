@@ -4,6 +4,7 @@ pub mod check_config;
 pub mod explain;
 pub mod export;
 pub mod inspect;
+pub mod migrate;
 pub mod operations;
 pub mod outbox;
 pub mod registration;

@@ -14,6 +14,7 @@ pub mod export;
 pub mod inspect;
 mod kubelet;
 mod limits;
+pub mod migrate;
 mod operations;
 pub mod outbox;
 mod prometheus;
@@ -39,7 +40,7 @@ pub use limits::LimitsArgs;
 pub use operations::{BackupArgs, RestoreArgs, VerifyArgs};
 pub use prometheus::{NamedServer, PrometheusArgs, PrometheusArgsError};
 pub use query::QueryArgs;
-pub use remote_store::{RemoteStoreArgs, RemoteStoreError, StoreKind};
+pub use remote_store::{EngineArgs, RemoteStoreArgs, RemoteStoreError, StoreKind};
 pub use retention::{Retention, RetentionArgs};
 pub use rules::{CheckConfigArgs, RulesArgs};
 pub use scrape::ScrapeArgs;
@@ -49,6 +50,7 @@ pub use tls::TlsArgs;
 use self::explain::ExplainArgs;
 use self::export::ExportArgs;
 use self::inspect::InspectArgs;
+use self::migrate::MigrateArgs;
 use self::outbox::OutboxArgs;
 use self::registration::{PreflightArgs, RegistrationArgs, TakeOverArgs};
 use self::shadow::ShadowArgs;
@@ -101,6 +103,8 @@ pub enum Command {
     Inspect(Box<InspectArgs>),
     /// Write series as OpenMetrics text while no server holds the store; import brings them back.
     Export(Box<ExportArgs>),
+    /// Move the history of a data directory into a Prometheus-compatible engine, while no server holds it.
+    Migrate(Box<MigrateArgs>),
     /// Show how each rule of a file of prometheus-adapter stands; fails where one can't be used.
     CheckConfig(Box<CheckConfigArgs>),
     /// What the engine of --store prometheus refused for good: show it, or send it again.

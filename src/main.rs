@@ -8,9 +8,10 @@ use clap::Parser;
 use lookback::app::{App, Parts};
 use lookback::clock::{Clock, SystemClock};
 use lookback::commands::check_config::check_config;
-use lookback::commands::{explain, export, inspect, operations, outbox, registration, shadow};
+use lookback::commands::{explain, export, inspect, migrate, operations, outbox, registration, shadow};
 use lookback::config::delete::Selector;
 use lookback::config::export::ExportArgs;
+use lookback::config::migrate::MigrateArgs;
 use lookback::config::retention::{parse_rules, read_rules_file};
 use lookback::config::shadow::ShadowArgs;
 use lookback::config::{
@@ -22,7 +23,7 @@ use lookback::kubernetes::catalog::Catalog;
 use lookback::metadata::{self, Metadata};
 use lookback::serve::banner::Banner;
 use lookback::serve::prepare::{Prepared, prepare};
-use lookback::serve::remote_store::RemoteStore;
+use lookback::serve::remote_store::{RemoteStore, random};
 use lookback::serve::retention::RulesFile;
 use lookback::serve::serve;
 use lookback::sources::kubelet::collector;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         Command::Delete(args) => run(&args.log, run_delete(&args)),
         Command::Inspect(args) => run(&args.log.clone(), aside(move || inspect::inspect(&args))),
         Command::Export(args) => run(&args.log, run_export(&args)),
+        Command::Migrate(args) => run(&args.log, run_migrate(&args)),
         Command::CheckConfig(args) => run(&args.log.clone(), aside(move || check_config(&args))),
         Command::Outbox(args) => run(args.what.log(), outbox::outbox(&args.what)),
     };
@@ -273,6 +275,17 @@ async fn run_export(args: &ExportArgs) -> anyhow::Result<()> {
     cancelled.store(true, Ordering::Relaxed);
     tracing::info!("stopping the export");
     exporting.await.context("the export broke off")?
+}
+
+async fn run_migrate(args: &MigrateArgs) -> anyhow::Result<()> {
+    let signals = stop_signals().context("signals can't be listened for")?;
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    tokio::spawn(async move {
+        stopped(signals).await;
+        told.cancel();
+    });
+    migrate::migrate(args, Arc::new(SystemClock), Box::new(random), stop).await
 }
 
 /// What keeps the samples, open.

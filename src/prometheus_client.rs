@@ -11,7 +11,7 @@
 //! | `answer` | the JSON of answers |
 //! | `selector` | matchers as text |
 //! | `write` | remote write 1.0, and what its answers mean |
-//! | `raw` | raw samples: by remote read (`remote_read`, `xor`), by export (`export`), by a query |
+//! | `raw` | raw samples: by remote read (`remote_read`, `xor`), by export (`native`, `export`), by a query |
 //! | `error` | why there is no answer |
 //!
 //! Nothing is tried again here: that is for the caller to say.
@@ -19,6 +19,7 @@
 mod answer;
 mod error;
 mod export;
+mod native;
 mod raw;
 mod remote_read;
 mod selector;
@@ -238,6 +239,7 @@ pub fn fuzz(bytes: &[u8]) {
     let _ = decode_write_request(bytes);
     remote_read::fuzz(bytes);
     export::fuzz(bytes);
+    native::fuzz(bytes);
 }
 
 #[cfg(test)]

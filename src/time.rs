@@ -294,6 +294,13 @@ fn round_div(number: i128, by: i128) -> Option<i128> {
     shifted.checked_div(by)
 }
 
+/// Unix milliseconds as RFC 3339 has them; outside of its years as a number.
+#[must_use]
+pub fn rfc3339(timestamp_ms: i64) -> String {
+    let time = jiff::Timestamp::from_millisecond(timestamp_ms);
+    time.map_or_else(|_| format!("{timestamp_ms} ms"), |time| time.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
-use lookback_storage::{Db, Labels, Options, Selection};
+use lookback_storage::{Db, Labels, Options};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -110,12 +110,8 @@ fn write_text(
     let (mut exported, mut failure) = (Exported::default(), None);
     let (mut of_series, mut lines) = ((usize::MAX, String::new()), String::new());
     let span = (args.start.unwrap_or(i64::MIN), args.end.unwrap_or(i64::MAX));
-    let any = |labels: &Labels| args.selectors.iter().any(|Selector(matchers)| fits(matchers, labels));
-    let selection = match &args.selectors[..] {
-        [] => Selection { matchers: &[], visible: None },
-        [Selector(matchers)] => Selection { matchers, visible: None },
-        _ => Selection { matchers: &[], visible: Some(&any) },
-    };
+    let any = |labels: &Labels| args.selectors.iter().any(|selector| selector.fits(labels));
+    let selection = Selector::selection(&args.selectors, &any);
     let read = db.select_pieces(selection, span, &|| cancelled.load(Ordering::Relaxed), &mut |piece| {
         if of_series.0 != piece.series_done {
             of_series = (piece.series_done, text::series(piece.labels));
@@ -146,10 +142,6 @@ fn write_text(
     }
     out.write_all(text::END.as_bytes()).context("the export can't be written")?;
     Ok(exported)
-}
-
-fn fits(matchers: &[lookback_storage::Matcher], labels: &Labels) -> bool {
-    matchers.iter().all(|matcher| matcher.matches(labels))
 }
 
 /// A bar of series on standard error, hidden where that is no terminal.

@@ -4,6 +4,7 @@ use crate::config::outbox::{OutboxCommand, OutboxDirArgs};
 use crate::store::prometheus::dead_letters::{DeadLetter, DeadLetters};
 use crate::store::prometheus::outbox::Outbox;
 use crate::store::prometheus::{outbox_dir, put_back};
+use crate::time::rfc3339;
 use anyhow::Context as _;
 use lookback_storage::{Labels, Sample};
 use std::io::Write;
@@ -77,8 +78,4 @@ async fn replay(args: &OutboxDirArgs) -> anyhow::Result<()> {
         writeln!(std::io::stdout(), "{broken} lines were broken and are gone")?;
     }
     Ok(())
-}
-
-fn rfc3339(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| format!("{ms} ms"), |time| time.to_string())
 }

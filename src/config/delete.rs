@@ -5,7 +5,7 @@ use super::LogArgs;
 use crate::series_selector;
 use crate::time::{UnixUnit, parse_timestamp};
 use clap::Args;
-use lookback_storage::Matcher;
+use lookback_storage::{Labels, Matcher, Selection};
 use std::path::PathBuf;
 
 /// Flags of `lookback delete`.
@@ -35,6 +35,23 @@ pub struct DeleteCommand {
 /// The matchers of a selector.
 #[derive(Clone, Debug)]
 pub struct Selector(pub Vec<Matcher>);
+
+impl Selector {
+    /// Whether a series is selected.
+    #[must_use]
+    pub fn fits(&self, labels: &Labels) -> bool {
+        self.0.iter().all(|matcher| matcher.matches(labels))
+    }
+
+    /// What any of the selectors selects; none: everything. `any` says whether one of them fits.
+    pub fn selection<'a>(selectors: &'a [Self], any: &'a (dyn Fn(&Labels) -> bool + Sync)) -> Selection<'a> {
+        match selectors {
+            [] => Selection { matchers: &[], visible: None },
+            [Self(matchers)] => Selection { matchers, visible: None },
+            _ => Selection { matchers: &[], visible: Some(any) },
+        }
+    }
+}
 
 pub(super) fn selector(text: &str) -> Result<Selector, String> {
     series_selector::parse(text).map(Selector).map_err(|error| error.to_string())

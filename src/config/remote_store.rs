@@ -27,14 +27,10 @@ pub enum StoreKind {
     Prometheus,
 }
 
-/// Flags of a Prometheus-compatible engine as the store.
+/// Flags of a Prometheus-compatible engine, and how it is spoken to.
 #[derive(Clone, Debug, Args)]
-pub struct RemoteStoreArgs {
-    /// What keeps the samples.
-    #[arg(long, value_name = "KIND", env = "LOOKBACK_STORE", default_value = "embedded")]
-    pub store: StoreKind,
-
-    /// The engine of --store prometheus: remote write goes to URL/api/v1/write, questions to URL/api/v1/….
+pub struct EngineArgs {
+    /// The engine: remote write goes to URL/api/v1/write, questions to URL/api/v1/….
     #[arg(long, value_name = "URL", env = "LOOKBACK_STORE_URL")]
     pub store_url: Option<ServerUrl>,
 
@@ -93,6 +89,18 @@ pub struct RemoteStoreArgs {
     #[arg(long, value_name = "DURATION", env = "LOOKBACK_STORE_TIMEOUT", default_value = "20s",
           value_parser = duration)]
     pub store_timeout: Duration,
+}
+
+/// Flags of a Prometheus-compatible engine as the store.
+#[derive(Clone, Debug, Args)]
+pub struct RemoteStoreArgs {
+    /// What keeps the samples.
+    #[arg(long, value_name = "KIND", env = "LOOKBACK_STORE", default_value = "embedded")]
+    pub store: StoreKind,
+
+    /// The engine.
+    #[command(flatten)]
+    pub engine: EngineArgs,
 
     /// Send everything a second time after so long, for engines that may lose what they acknowledged in their
     /// last seconds (VictoriaMetrics: 30s; Prometheus without a battery: 2m, with an out_of_order_time_window).
@@ -109,7 +117,7 @@ pub struct RemoteStoreArgs {
 #[derive(Debug, Error)]
 pub enum RemoteStoreError {
     /// A URL that is needed.
-    #[error("--store prometheus needs to know where the engine is: give --store-url URL, or {0}")]
+    #[error("it has to be known where the engine is: give --store-url URL, or {0}")]
     NoUrl(&'static str),
     /// A flag that only the embedded engine has.
     #[error("{flag} means nothing with --store prometheus: {instead}")]
@@ -138,25 +146,41 @@ impl RemoteStoreArgs {
     /// When flags contradict one another, or something is missing.
     pub fn settings(&self, serve: &ServeArgs) -> Result<Option<RemoteSettings>, RemoteStoreError> {
         if self.store == StoreKind::Embedded {
-            let urls = [&self.store_url, &self.store_write_url, &self.store_query_url];
+            let EngineArgs { store_url, store_write_url, store_query_url, .. } = &self.engine;
+            let urls = [store_url, store_write_url, store_query_url];
             return match urls.iter().any(|url| url.is_some()) {
                 true => Err(RemoteStoreError::NotEmbedded("--store-url")),
                 false => Ok(None),
             };
         }
         refuse_what_is_embedded(serve)?;
+        let settings = self.engine.settings()?;
+        Ok(Some(RemoteSettings {
+            replay_after: self.store_replay_after,
+            outbox_size_max_bytes: self.store_outbox_size,
+            ..settings
+        }))
+    }
+}
+
+impl EngineArgs {
+    /// The engine, its outbox as large as need be.
+    ///
+    /// # Errors
+    /// When it is not said where it is.
+    pub fn settings(&self) -> Result<RemoteSettings, RemoteStoreError> {
         let given = |own: &Option<ServerUrl>, flag| {
             own.clone().or_else(|| self.store_url.clone()).ok_or(RemoteStoreError::NoUrl(flag))
         };
         let write_path = if self.store_write_url.is_some() { "" } else { WRITE_PATH };
-        Ok(Some(RemoteSettings {
+        Ok(RemoteSettings {
             write: self.server(given(&self.store_write_url, "--store-write-url URL")?),
             write_path,
             query: self.server(given(&self.store_query_url, "--store-query-url URL")?),
             timeout: self.store_timeout,
-            replay_after: self.store_replay_after,
-            outbox_size_max_bytes: self.store_outbox_size,
-        }))
+            replay_after: None,
+            outbox_size_max_bytes: u64::MAX,
+        })
     }
 
     fn server(&self, url: ServerUrl) -> ServerSettings {

@@ -3,7 +3,7 @@
 use super::error::ClientError;
 use super::remote_read::{Frames, Part, decode_frame, decode_samples, read_request};
 use super::transport::Call;
-use super::{Field, PrometheusClient, Value, export, form, seconds, selector};
+use super::{Field, PrometheusClient, Value, export, form, native, seconds, selector};
 use bytes::{Bytes, BytesMut};
 use lookback_storage::{Labels, Matcher, Sample};
 use std::ops::ControlFlow;
@@ -19,10 +19,27 @@ const SAMPLES_BYTES_MAX: usize = 256 << 20;
 pub enum RawMethod {
     /// Remote read: bit for bit, in label order. Prometheus, Mimir, Cortex.
     RemoteRead,
-    /// The export of VictoriaMetrics: NaN of all kinds is one, series in any order.
+    /// The blocks of VictoriaMetrics, in label order: about 12 digits, NaN of all kinds is one. What it
+    /// deduplicates in answers is not deduplicated there.
+    Native,
+    /// The export of VictoriaMetrics as text: likewise, but for the order, which is any, and what is deduplicated.
     Export,
     /// A query of a range selector: staleness markers are not seen. Whatever speaks PromQL: Thanos.
     Query,
+}
+
+impl RawMethod {
+    /// Whether series come in the order of their labels.
+    #[must_use]
+    pub fn is_sorted(self) -> bool {
+        matches!(self, Self::RemoteRead | Self::Native)
+    }
+
+    /// Whether the server is VictoriaMetrics, which keeps values to a number of digits.
+    #[must_use]
+    pub fn is_victoria_metrics(self) -> bool {
+        matches!(self, Self::Native | Self::Export)
+    }
 }
 
 /// A series and some of its samples in time order. Of one series there may be several parts, one behind the
@@ -60,6 +77,7 @@ impl PrometheusClient {
         let mut handed = Handed { visit, left_out: LeftOut::default() };
         match method {
             RawMethod::RemoteRead => self.remote_read(matchers, within_ms, timeout, &mut handed).await?,
+            RawMethod::Native => self.native(matchers, within_ms, timeout, &mut handed).await?,
             RawMethod::Export => self.export(matchers, within_ms, timeout, &mut handed).await?,
             RawMethod::Query => self.query_raw(matchers, within_ms, timeout, &mut handed).await?,
         }
@@ -123,13 +141,14 @@ impl PrometheusClient {
         Ok(())
     }
 
-    async fn export(
+    /// Begins an export of VictoriaMetrics.
+    async fn exported(
         &self,
+        path: &str,
         matchers: &[Matcher],
         (start_ms, end_ms): (i64, i64),
         timeout: Duration,
-        handed: &mut Handed<impl FnMut(RawPart) -> ControlFlow<()>>,
-    ) -> Result<(), ClientError> {
+    ) -> Result<super::Streaming, ClientError> {
         // One more: VictoriaMetrics 1.79 does not look into the day that begins with the last millisecond.
         let fields: [Field<'_>; 3] = [
             ("match[]", selector(matchers)),
@@ -137,8 +156,43 @@ impl PrometheusClient {
             ("end", seconds(end_ms.saturating_add(1))),
         ];
         let body = Bytes::from(form(&fields));
-        let call = Call::post("/api/v1/export", "application/x-www-form-urlencoded", body);
-        let mut answer = self.stream(call, timeout).await?;
+        self.stream(Call::post(path, "application/x-www-form-urlencoded", body), timeout).await
+    }
+
+    /// Holds the blocks of all series as they are, and hands one series after another out.
+    async fn native(
+        &self,
+        matchers: &[Matcher],
+        within_ms: (i64, i64),
+        timeout: Duration,
+        handed: &mut Handed<impl FnMut(RawPart) -> ControlFlow<()>>,
+    ) -> Result<(), ClientError> {
+        let mut answer = self.exported("/api/v1/export/native", matchers, within_ms, timeout).await?;
+        let mut blocks = native::Blocks::default();
+        while let Some(bytes) = answer.next().await? {
+            blocks.push(&bytes).map_err(|error| answer.malformed(error))?;
+            if blocks.held_bytes() > native::HELD_BYTES_MAX {
+                return Err(self.too_large(native::HELD_BYTES_MAX));
+            }
+        }
+        let mut decoder = native::Decoder::default();
+        for (labels, blocks) in blocks.finish().map_err(|error| answer.malformed(error))? {
+            let samples = decoder.samples(&blocks).map_err(|error| answer.malformed(error))?;
+            if handed.part(labels, samples).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn export(
+        &self,
+        matchers: &[Matcher],
+        within_ms: (i64, i64),
+        timeout: Duration,
+        handed: &mut Handed<impl FnMut(RawPart) -> ControlFlow<()>>,
+    ) -> Result<(), ClientError> {
+        let mut answer = self.exported("/api/v1/export", matchers, within_ms, timeout).await?;
         let mut lines = export::Lines::default();
         while let Some(bytes) = answer.next().await? {
             lines.push(&bytes);

@@ -48,7 +48,8 @@ impl RemoteStore {
 }
 
 /// A number from 0 to 1, of the system's randomness.
-fn random() -> f64 {
+#[must_use]
+pub fn random() -> f64 {
     let bits = uuid::Uuid::new_v4().as_u64_pair().1 & 0xffff_ffff;
     bits as f64 / f64::from(u32::MAX)
 }

@@ -16,6 +16,7 @@
 
 pub mod dead_letters;
 mod deletion;
+pub(crate) mod delivery;
 mod engine;
 pub mod outbox;
 mod overlay;
@@ -23,10 +24,10 @@ mod reader;
 mod send_state;
 pub mod sender;
 
-use self::dead_letters::DeadLetters;
+use self::delivery::Delivery;
 use self::engine::{Engine, failed, within};
 use self::outbox::{Outbox, OutboxError, Part, Position};
-use self::overlay::Overlay;
+use self::overlay::{Counts, Overlay};
 use self::send_state::SendState;
 use self::sender::Sender;
 use super::{
@@ -34,9 +35,7 @@ use super::{
     Store, StoreError, StoreStats,
 };
 use crate::clock::Clock;
-use crate::prometheus_client::{
-    PrometheusClient, ServerSettings, SettingsError, decode_write_request, selector,
-};
+use crate::prometheus_client::{ServerSettings, SettingsError, decode_write_request, selector};
 use async_trait::async_trait;
 use lookback_storage::resample::{COUNTER_GAP_MAX_MS, counter_rates, resample};
 use lookback_storage::{Grid, Labels, Matcher, OutOfOrder, RangeUse, Sample, WriteBatch, WriteReport};
@@ -53,6 +52,12 @@ use tokio_util::sync::CancellationToken;
 const AHEAD_MAX_MS: i64 = 600_000;
 /// How far back a latest value is looked for at the engine.
 const LATEST_MAX_MS: i64 = 3_600_000;
+/// Most samples that are read at the engine for latest values: an hour of 20,000 series at 15 s, twice.
+const LATEST_SAMPLES_MAX: usize = 10_000_000;
+/// Most bytes that the series of one answer of latest values may take that the engine gives.
+const LATEST_BYTES_MAX: usize = 256 << 20;
+/// What a series takes beside its labels' text, about, in bytes.
+const SERIES_BYTES: usize = 64;
 /// How long the engine may take for latest values that the overlay can answer as well.
 const LATEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// After a failed read of latest values the overlay answers alone for so long.
@@ -117,8 +122,8 @@ impl PrometheusStore {
         random: Box<dyn FnMut() -> f64 + Send>,
         shutdown: CancellationToken,
     ) -> Result<(Self, Sender), OpenError> {
-        let client = PrometheusClient::new(settings.write)?;
-        let engine = Arc::new(Engine::new(PrometheusClient::new(settings.query)?, settings.timeout));
+        let delivery = Delivery::new(&settings, dir, Arc::clone(&clock), random, shutdown)?;
+        let (engine, state) = (Arc::clone(&delivery.engine), Arc::clone(&delivery.state));
         let overlay = Arc::new(Overlay::default());
         let now_ms = clock.now_ms();
         let (outbox, cursor) = Outbox::open(dir, settings.outbox_size_max_bytes, |taken| {
@@ -129,27 +134,13 @@ impl PrometheusStore {
             });
             overlay.keep(newest.collect(), Some(taken.next), now_ms);
         })?;
-        let (outbox, state) = (Arc::new(outbox), Arc::new(SendState::default()));
-        let mut letters = 0;
-        let dead_letters = DeadLetters::new(dir);
-        if let Err(error) = dead_letters.each(|letter| letters += letter.samples().len()) {
-            tracing::error!(%error, "the dead letters can't be read");
-        }
-        state.set_aside(letters);
+        let (outbox, replay_after) = (Arc::new(outbox), settings.replay_after);
         let sender = Sender {
             outbox: Arc::clone(&outbox),
             overlay: Arc::clone(&overlay),
-            engine: Arc::clone(&engine),
-            state: Arc::clone(&state),
-            client,
-            path: settings.write_path,
-            timeout: settings.timeout,
-            replay_after: settings.replay_after,
-            dead_letters,
-            clock: Arc::clone(&clock),
-            random,
+            delivery,
+            replay_after,
             cursor,
-            shutdown,
         };
         let latest_paused_until_ms = Mutex::new(i64::MIN);
         Ok((Self(Arc::new(Inner { outbox, overlay, engine, state, clock, latest_paused_until_ms })), sender))
@@ -203,27 +194,30 @@ impl PrometheusStore {
         let now_ms = self.0.clock.now_ms();
         let start_ms = not_before_ms.max(now_ms.saturating_sub(LATEST_MAX_MS));
         let within_ms = (start_ms, now_ms.saturating_add(AHEAD_MAX_MS));
-        let mut newest = Vec::new();
-        let read = self.engine().each(
-            &context.scope,
-            matchers,
-            within_ms,
-            usize::MAX,
-            timeout,
-            |labels, samples| {
-                newest.extend(samples.last().map(|sample| (labels, *sample)));
-                ControlFlow::Continue(())
-            },
-        );
-        read.await?;
-        Ok(newest)
+        let (mut newest, mut bytes_left) = (Vec::new(), Some(LATEST_BYTES_MAX));
+        let keep = |labels: Labels, samples: Vec<Sample>| {
+            let bytes = labels.text_bytes() + SERIES_BYTES;
+            bytes_left = bytes_left.and_then(|left| left.checked_sub(bytes));
+            if bytes_left.is_none() {
+                return ControlFlow::Break(());
+            }
+            newest.extend(samples.last().map(|sample| (labels, *sample)));
+            ControlFlow::Continue(())
+        };
+        let scope = &context.scope;
+        self.engine().each(scope, matchers, within_ms, LATEST_SAMPLES_MAX, timeout, keep).await?;
+        match bytes_left {
+            Some(_) => Ok(newest),
+            None => Err(StoreError::TooLarge(format!(
+                "the series of these latest values take more than {} MiB: ask for one metric, or in one namespace",
+                LATEST_BYTES_MAX >> 20
+            ))),
+        }
     }
 
     fn stats_now(&self) -> StoreStats {
         let outbox = self.0.outbox.stats();
-        let (series, added) = self.0.overlay.count();
-        let undurable =
-            self.0.overlay.latest(&super::Scope::All, &[]).iter().filter(|one| !one.durable).count();
+        let Counts { series, added, undurable } = self.0.overlay.counts();
         let mut damage = Vec::new();
         if outbox.damaged_records > 0 {
             damage.push(format!("{} records of the outbox fail their checksum", outbox.damaged_records));
@@ -234,7 +228,7 @@ impl PrometheusStore {
             head_samples: outbox.waiting_samples,
             log_bytes: outbox.bytes,
             damage,
-            latest_undurable: undurable as u64,
+            latest_undurable: undurable,
             write_failure: outbox.failure,
             series_generation: added.wrapping_add(periods.cast_unsigned()),
             outbox: Some(OutboxFigures {
@@ -454,9 +448,6 @@ impl Store for PrometheusStore {
     }
 
     async fn stats(&self) -> Result<StoreStats, StoreError> {
-        let store = self.clone();
-        // It looks through what came in lately.
-        let stats = tokio::task::spawn_blocking(move || store.stats_now()).await;
-        stats.map_err(|error| StoreError::Internal(error.to_string()))
+        Ok(self.stats_now())
     }
 }

@@ -19,12 +19,12 @@ impl PrometheusStore {
         let is_everything = start_ms <= 0 && end_ms >= self.0.clock.now_ms();
         let mut fields = vec![("match[]", selector)];
         match method {
-            RawMethod::Export if !is_everything => {
+            RawMethod::Native | RawMethod::Export if !is_everything => {
                 return Err(refused(
                     "VictoriaMetrics deletes whole series only: leave out start and end, or let retention do it",
                 ));
             }
-            RawMethod::Export => {}
+            RawMethod::Native | RawMethod::Export => {}
             RawMethod::Query => {
                 return Err(refused("this engine has no API for it: delete there, by its own means"));
             }

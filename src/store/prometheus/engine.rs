@@ -1,6 +1,6 @@
 //! Reads of the engine: raw samples, series by series, within a scope.
 
-use crate::prometheus_client::{ClientError, PrometheusClient, RawMethod, RawPart};
+use crate::prometheus_client::{Call, ClientError, PrometheusClient, RawMethod, RawPart};
 use crate::store::{Scope, StoreError};
 use lookback_storage::{Error, Labels, METRIC_NAME_LABEL, MatchOp, Matcher, Sample, sort_and_deduplicate};
 use std::ops::ControlFlow;
@@ -9,6 +9,9 @@ use tokio::sync::OnceCell;
 
 /// Times that engines understand: from 1970 to 2255.
 const TIME_MS: std::ops::RangeInclusive<i64> = 0..=9_000_000_000_000;
+
+/// Most bytes that are read of an engine's flags.
+const FLAGS_BYTES_MAX: usize = 256 << 10;
 
 /// The engine's side of reading.
 pub(super) struct Engine {
@@ -36,7 +39,10 @@ impl Engine {
     pub(super) async fn method(&self, timeout: Duration) -> Result<RawMethod, ClientError> {
         let found = self.method.get_or_try_init(|| async {
             let nothing = [Matcher::equal(METRIC_NAME_LABEL, "lookback_probe")];
-            for method in [RawMethod::RemoteRead, RawMethod::Export] {
+            for method in [RawMethod::RemoteRead, RawMethod::Native, RawMethod::Export] {
+                if method == RawMethod::Native && !self.gives_all_blocks(timeout).await? {
+                    continue;
+                }
                 let probed = self.client.raw(method, &nothing, (0, 1), timeout, |_| ControlFlow::Break(()));
                 match probed.await {
                     Ok(_) => {
@@ -51,6 +57,24 @@ impl Engine {
             Ok(RawMethod::Query)
         });
         found.await.copied()
+    }
+
+    /// Whether this is a VictoriaMetrics whose blocks hold no more than its answers: one that deduplicates over a time
+    /// does so in answers, and in blocks later or not at all. Where its flags are not shown, that is not known.
+    async fn gives_all_blocks(&self, timeout: Duration) -> Result<bool, ClientError> {
+        let mut answer = match self.client.stream(Call::get("/flags"), timeout).await {
+            Ok(answer) => answer,
+            Err(error) if error.is_transient() => return Err(error),
+            Err(_) => return Ok(false),
+        };
+        let mut flags = Vec::new();
+        while let Some(bytes) = answer.next().await? {
+            flags.extend_from_slice(&bytes);
+            if flags.len() > FLAGS_BYTES_MAX {
+                return Ok(false);
+            }
+        }
+        Ok(shows_all_blocks(&String::from_utf8_lossy(&flags)))
     }
 
     /// Hands `visit` each matching series with samples in `[start_ms, end_ms]`: in time order, one a time.
@@ -116,6 +140,16 @@ impl Engine {
     }
 }
 
+/// Whether these flags are VictoriaMetrics', and it deduplicates nothing but the same times.
+fn shows_all_blocks(flags: &str) -> bool {
+    let of = |name: &str| {
+        let line = flags.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='));
+        line.map(|value| value.trim_matches('"'))
+    };
+    of("-storageDataPath").is_some()
+        && matches!(of("-dedup.minScrapeInterval"), None | Some("0" | "0s" | "1ms"))
+}
+
 /// The matchers, and those that keep to the scope. One of them never fits an empty set: engines want that.
 pub(super) fn within(scope: &Scope, matchers: &[Matcher]) -> Vec<Matcher> {
     let mut all = Vec::with_capacity(matchers.len() + 2);
@@ -155,6 +189,15 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
     use std::sync::Arc;
+
+    #[test]
+    fn blocks_are_read_where_nothing_but_equal_times_is_deduplicated() {
+        let path = "-httpListenAddr=\":8428\"\n-storageDataPath=\"/data\"\n";
+        let with = |flag: &str| shows_all_blocks(&format!("-dedup.minScrapeInterval=\"{flag}\"\n{path}"));
+        assert!(shows_all_blocks(path) && with("1ms") && with("0s"));
+        assert!(!with("30s") && !with(""));
+        assert!(!shows_all_blocks("<html>Prometheus</html>") && !shows_all_blocks(""));
+    }
 
     #[test]
     fn what_is_asked_for_keeps_to_the_scope_and_always_names_something() {

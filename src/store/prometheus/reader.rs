@@ -2,7 +2,7 @@
 
 use super::PrometheusStore;
 use super::engine::{failed, within};
-use crate::prometheus_client::{RawMethod, selector};
+use crate::prometheus_client::selector;
 use crate::store::{Context, EachRequest, SeriesReader, StoreError};
 use lookback_storage::{Labels, Matcher, Pick, Sample, Visit};
 use std::ops::ControlFlow;
@@ -21,7 +21,7 @@ impl RemoteReader {
     fn is_sorted(&self) -> Result<bool, StoreError> {
         let timeout = self.context.timeout;
         let method = self.runtime.block_on(self.store.engine().method(timeout));
-        Ok(method.map_err(|error| failed(error, timeout))? == RawMethod::RemoteRead)
+        Ok(method.map_err(|error| failed(error, timeout))?.is_sorted())
     }
 }
 

@@ -1,39 +1,22 @@
 //! Sends the outbox to the engine, in order.
 //!
 //! One request is under way at a time, so the samples of a series arrive in the order in which they were
-//! acknowledged. While the engine is away or busy the same request is sent again, later and later; what it
-//! refuses for good is cut down to the samples in question and set aside (`refused.rs`). Where a success of
-//! the engine is not durable behind it, each record is sent a second time after a while.
+//! acknowledged. How a request gets there, and what becomes of what is refused, is the [`Delivery`]'s. Where a
+//! success of the engine is not durable behind it, each record is sent a second time after a while.
 
-mod refused;
-
-use super::SendState;
-use super::dead_letters::DeadLetters;
-use super::engine::Engine;
+use super::delivery::{Delivery, Outcome, REQUEST_RAW_BYTES, Stopped};
 use super::outbox::{Cursor, Outbox, OutboxError, Position, Taken};
 use super::overlay::Overlay;
-use crate::clock::Clock;
-use crate::prometheus_client::{PrometheusClient, WriteError};
 use crate::time::whole_ms;
-use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-/// What goes into one request, before compression.
-const REQUEST_RAW_BYTES: usize = 1 << 20;
-/// The shortest and the longest time before another attempt.
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// How often the cursor is kept while there is much to send.
 const CURSOR_INTERVAL: Duration = Duration::from_secs(1);
 /// How often series are forgotten that nothing comes for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
-
-/// It is to end.
-struct Stopped;
 
 /// What is sent once and may have to be sent again.
 struct Held {
@@ -42,29 +25,13 @@ struct Held {
     due_ms: i64,
 }
 
-/// What became of a request.
-enum Outcome {
-    Taken,
-    Refused { status: u16, reason: String, for_size: bool },
-}
-
 /// Sends the outbox of a store.
 pub struct Sender {
     pub(super) outbox: Arc<Outbox>,
     pub(super) overlay: Arc<Overlay>,
-    pub(super) engine: Arc<Engine>,
-    pub(super) state: Arc<SendState>,
-    pub(super) client: PrometheusClient,
-    /// Behind the client's URL.
-    pub(super) path: &'static str,
-    pub(super) timeout: Duration,
+    pub(super) delivery: Delivery,
     pub(super) replay_after: Option<Duration>,
-    pub(super) dead_letters: DeadLetters,
-    pub(super) clock: Arc<dyn Clock>,
-    /// From 0 to 1.
-    pub(super) random: Box<dyn FnMut() -> f64 + Send>,
     pub(super) cursor: Cursor,
-    pub(super) shutdown: CancellationToken,
 }
 
 impl Sender {
@@ -80,7 +47,7 @@ impl Sender {
             let upto = *durable.borrow_and_update();
             let Ok(worked) = self.step(&mut held, upto).await else { break };
             if swept_at.elapsed() >= SWEEP_INTERVAL {
-                self.overlay.sweep(self.cursor.sent, self.clock.now_ms());
+                self.overlay.sweep(self.cursor.sent, self.delivery.clock.now_ms());
                 swept_at = Instant::now();
             }
             if self.cursor != kept && (!worked || kept_at.elapsed() >= CURSOR_INTERVAL) {
@@ -89,7 +56,7 @@ impl Sender {
             }
             if !worked {
                 tokio::select! {
-                    () = self.shutdown.cancelled() => break,
+                    () = self.delivery.shutdown.cancelled() => break,
                     changed = durable.changed() => if changed.is_err() { break },
                     () = tokio::time::sleep(SWEEP_INTERVAL.min(self.until_due(&held))) => {}
                 }
@@ -100,14 +67,14 @@ impl Sender {
 
     /// Does one piece of work, if there is one.
     async fn step(&mut self, held: &mut VecDeque<Held>, durable: Position) -> Result<bool, Stopped> {
-        let now_ms = self.clock.now_ms();
-        let is_due = |one: &Held| one.due_ms <= now_ms || self.state.replay_now();
+        let now_ms = self.delivery.clock.now_ms();
+        let is_due = |one: &Held| one.due_ms <= now_ms || self.delivery.state.replay_now();
         if held.front().is_some_and(is_due)
             && let Some(due) = held.pop_front()
         {
             self.replay(&due).await?;
             self.cursor.released = held.front().map_or(self.cursor.sent, |next| next.from);
-            self.state.held.store(held.len(), std::sync::atomic::Ordering::Relaxed);
+            self.delivery.state.held.store(held.len(), std::sync::atomic::Ordering::Relaxed);
             return Ok(true);
         }
         if self.cursor.sent >= durable {
@@ -119,7 +86,7 @@ impl Sender {
             tracing::error!(records = taken.damaged, "records of the outbox are damaged and are not sent");
         }
         if !taken.raw.is_empty() {
-            self.deliver(&taken.raw).await?;
+            self.delivery.deliver(&taken.raw).await?;
         }
         self.cursor.sent = taken.next;
         if self.replay_after.is_some() {
@@ -134,7 +101,7 @@ impl Sender {
     /// What was sent just now may have to be sent again. Neighbours in time are put together.
     fn hold(&self, held: &mut VecDeque<Held>, from: Position, upto: Position) {
         let after_ms = self.replay_after.map_or(0, whole_ms);
-        let due_ms = self.clock.now_ms().saturating_add(after_ms);
+        let due_ms = self.delivery.clock.now_ms().saturating_add(after_ms);
         match held.back_mut() {
             Some(last) if due_ms - last.due_ms < 1_000 && last.upto.segment == upto.segment => {
                 // Not before its last part is due.
@@ -142,11 +109,12 @@ impl Sender {
             }
             _ => held.push_back(Held { from, upto, due_ms }),
         }
-        self.state.held.store(held.len(), std::sync::atomic::Ordering::Relaxed);
+        self.delivery.state.held.store(held.len(), std::sync::atomic::Ordering::Relaxed);
     }
 
     fn until_due(&self, held: &VecDeque<Held>) -> Duration {
-        let due_in_ms = held.front().map_or(i64::MAX, |next| next.due_ms.saturating_sub(self.clock.now_ms()));
+        let due_in_ms =
+            held.front().map_or(i64::MAX, |next| next.due_ms.saturating_sub(self.delivery.clock.now_ms()));
         Duration::from_millis(u64::try_from(due_in_ms).unwrap_or(0).max(10))
     }
 
@@ -156,73 +124,13 @@ impl Sender {
         while at < due.upto {
             let taken = self.read(at, due.upto).await?;
             if !taken.raw.is_empty()
-                && let Outcome::Refused { reason, .. } = self.post(&taken.raw).await?
+                && let Outcome::Refused { reason, .. } = self.delivery.post(&taken.raw).await?
             {
                 tracing::warn!(reason, "the engine does not take records a second time");
             }
             at = taken.next;
         }
         Ok(())
-    }
-
-    /// Sends a request until the engine has it, or it is set aside.
-    async fn deliver(&mut self, raw: &[u8]) -> Result<(), Stopped> {
-        match self.post(raw).await? {
-            Outcome::Taken => Ok(()),
-            Outcome::Refused { status, reason, for_size } => {
-                if !for_size {
-                    tracing::warn!(status, reason, "the engine refuses samples: they are looked for");
-                }
-                self.set_aside(raw).await
-            }
-        }
-    }
-
-    /// Sends until the engine takes it or refuses it for good.
-    async fn post(&mut self, raw: &[u8]) -> Result<Outcome, Stopped> {
-        let compressed = match snap::raw::Encoder::new().compress_vec(raw) {
-            Ok(compressed) => Bytes::from(compressed),
-            Err(error) => {
-                let reason = error.to_string();
-                return Ok(Outcome::Refused { status: 413, reason, for_size: true });
-            }
-        };
-        let mut attempt = 0_u32;
-        loop {
-            let posting = self.client.remote_write(self.path, compressed.clone(), self.timeout);
-            let posted = tokio::select! {
-                posted = posting => posted,
-                () = self.shutdown.cancelled() => return Err(Stopped),
-            };
-            let (error, after) = match posted {
-                Ok(()) => {
-                    self.state.succeeded();
-                    return Ok(Outcome::Taken);
-                }
-                Err(WriteError::Permanent { status, reason, .. }) => {
-                    self.state.succeeded();
-                    return Ok(Outcome::Refused { status, reason, for_size: false });
-                }
-                Err(WriteError::TooLarge { reason, .. }) => {
-                    return Ok(Outcome::Refused { status: 413, reason, for_size: true });
-                }
-                Err(WriteError::Retry { error, after }) => (error, after),
-            };
-            self.state.failed(&error.to_string());
-            self.pause(attempt, after).await?;
-            attempt = attempt.saturating_add(1);
-        }
-    }
-
-    /// Waits before another attempt: a random part of a time that doubles, and what the engine asks for.
-    async fn pause(&mut self, attempt: u32, after: Option<Duration>) -> Result<(), Stopped> {
-        let longest = BACKOFF_MIN.saturating_mul(1 << attempt.min(16)).min(BACKOFF_MAX);
-        let random = (self.random)().clamp(0.0, 1.0);
-        let wait = longest.mul_f64(0.5 + random / 2.0).max(after.unwrap_or_default().min(BACKOFF_MAX));
-        tokio::select! {
-            () = tokio::time::sleep(wait) => Ok(()),
-            () = self.shutdown.cancelled() => Err(Stopped),
-        }
     }
 
     async fn read(&mut self, from: Position, upto: Position) -> Result<Taken, Stopped> {
@@ -236,7 +144,7 @@ impl Sender {
                 Err(error) => error.to_string(),
             };
             tracing::error!(error, "the outbox can't be read; it will be tried again");
-            self.pause(attempt, None).await?;
+            self.delivery.pause(attempt, None).await?;
             attempt += 1;
         }
     }

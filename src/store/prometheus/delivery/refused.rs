@@ -5,23 +5,17 @@
 //! engine holds already, because an answer was lost or the cursor is older than what was sent, can be
 //! refused as out of order: so it is asked for before anything is set aside.
 
-use super::{Outcome, Sender, Stopped};
+use super::{Delivery, Outcome, Series, Stopped};
 use crate::prometheus_client::{decode_write_request, write_request};
+use crate::store::StoreError;
 use crate::store::prometheus::dead_letters::DeadLetter;
-use crate::store::{Scope, StoreError};
-use lookback_storage::{Labels, Matcher, Sample};
-use std::collections::HashSet;
-use std::ops::ControlFlow;
-use std::time::Duration;
+use lookback_storage::{Labels, Sample};
+use std::sync::atomic::Ordering;
 
-/// How long the engine may take to tell what it holds.
-const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is asked before what it may hold is set aside.
 const LOOK_UPS_MAX: u32 = 5;
 
-type Series = (Labels, Vec<Sample>);
-
-impl Sender {
+impl Delivery {
     /// Sends all that the engine takes of a request, in order, and sets the rest aside.
     pub(super) async fn set_aside(&mut self, raw: &[u8]) -> Result<(), Stopped> {
         let series = match decode_write_request(raw) {
@@ -56,30 +50,9 @@ impl Sender {
 
     /// Which of these samples the engine does not hold.
     async fn not_held(&mut self, labels: &Labels, samples: &[Sample]) -> Result<Vec<Sample>, Stopped> {
-        let times = || samples.iter().map(|sample| sample.timestamp_ms);
-        let (Some(first_ms), Some(last_ms)) = (times().min(), times().max()) else { return Ok(Vec::new()) };
-        let matchers: Vec<Matcher> = labels.iter().map(|(name, value)| Matcher::equal(name, value)).collect();
         for attempt in 0..LOOK_UPS_MAX {
-            let mut held = HashSet::new();
-            let read = self.engine.each(
-                &Scope::All,
-                &matchers,
-                (first_ms, last_ms),
-                usize::MAX,
-                LOOK_UP_TIMEOUT,
-                |found, samples| {
-                    if found == *labels {
-                        held.extend(samples.iter().map(|s| (s.timestamp_ms, s.value.to_bits())));
-                    }
-                    ControlFlow::Continue(())
-                },
-            );
-            match read.await {
-                Ok(()) => {
-                    let is_missing =
-                        |sample: &&Sample| !held.contains(&(sample.timestamp_ms, sample.value.to_bits()));
-                    return Ok(samples.iter().filter(is_missing).copied().collect());
-                }
+            match self.missing(vec![(labels.clone(), samples.to_vec())]).await {
+                Ok(missing) => return Ok(missing.into_iter().flat_map(|(_, samples)| samples).collect()),
                 Err(StoreError::TooLarge(_)) => break,
                 Err(error) => {
                     tracing::warn!(%error, "the engine does not tell what it holds");
@@ -98,6 +71,9 @@ impl Sender {
         status: u16,
         reason: &str,
     ) -> Result<(), Stopped> {
+        if self.refused_max.is_some_and(|max| self.state.set_aside.load(Ordering::Relaxed) >= max) {
+            return Err(Stopped::RefusedTooMany { status, reason: reason.to_owned() });
+        }
         let letter = DeadLetter::new(self.clock.now_ms(), status, reason, labels, samples);
         let mut attempt = 0;
         loop {

@@ -47,6 +47,9 @@ pub(super) enum NativeError {
     Block(&'static str),
 }
 
+/// A series and its blocks; no labels: a set that Lookback does not keep.
+type SeriesBlocks = (Option<Labels>, Vec<Bytes>);
+
 /// The blocks of an answer, by series, as they came.
 #[derive(Default)]
 pub(super) struct Blocks {
@@ -105,8 +108,8 @@ impl Blocks {
         Ok(Some((series, self.bytes.split_to(of_block).freeze())))
     }
 
-    /// The series in the order of their labels, and their blocks. Without labels: sets that Lookback does not keep.
-    pub(super) fn finish(self) -> Result<Vec<(Option<Labels>, Vec<Bytes>)>, NativeError> {
+    /// The series in the order of their labels, and their blocks.
+    pub(super) fn finish(self) -> Result<Vec<SeriesBlocks>, NativeError> {
         if !self.bytes.is_empty() || !self.is_begun {
             return Err(NativeError::CutOff);
         }

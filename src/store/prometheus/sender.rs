@@ -1,7 +1,7 @@
 //! Sends the outbox to the engine, in order.
 //!
 //! One request is under way at a time, so the samples of a series arrive in the order in which they were
-//! acknowledged. How a request gets there, and what becomes of what is refused, is the [`Delivery`]'s. Where a
+//! acknowledged. How a request gets there, and what becomes of what is refused, is what `delivery` does. Where a
 //! success of the engine is not durable behind it, each record is sent a second time after a while.
 
 use super::delivery::{Delivery, Outcome, REQUEST_RAW_BYTES, Stopped};

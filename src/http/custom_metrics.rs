@@ -17,8 +17,7 @@ use crate::app::App;
 use crate::kubernetes::objects::{Known, NotKnown};
 use crate::kubernetes::request_attributes::RequestAttributes;
 use crate::kubernetes::resources::ResourceError;
-use crate::kubernetes::selector;
-use axum::Json;
+use crate::kubernetes::selector::{self, Requirements};
 use axum::extract::Query;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -106,6 +105,8 @@ async fn latest_values(
         of_series: &of_series,
         objects: objects.as_deref(),
         of_objects: &of_objects,
+        series_required: Requirements::of(&of_series),
+        objects_required: Requirements::of(&of_objects),
     };
     let (source, answered) = match by_rule {
         Some(by_rule) => ("rule", by_rule.answer(&asking).await),
@@ -116,7 +117,7 @@ async fn latest_values(
         None => error,
     });
     let values::Answered { list, warnings } = answered?;
-    let mut response = Source(source).gave(Json(list).into_response());
+    let mut response = Source(source).gave(list.into_response());
     for warning in warnings {
         response.headers_mut().append(header::WARNING, warning_header(&warning));
     }

@@ -51,11 +51,14 @@ impl LabelSet {
     }
 }
 
+/// The objects of one namespace, by name.
+type Named = HashMap<Box<str>, LabelSet>;
+
 /// The objects of one resource.
 #[derive(Debug, Default)]
 pub struct ObjectIndex {
     /// By namespace (empty: of the whole cluster), then by name.
-    objects: HashMap<Box<str>, HashMap<Box<str>, LabelSet>>,
+    objects: HashMap<Box<str>, Named>,
     sets: HashSet<LabelSet>,
     count: usize,
 }
@@ -111,6 +114,12 @@ impl ObjectIndex {
         self.objects.get(namespace)?.get(name)
     }
 
+    /// Tells of many objects whether they have what is required.
+    #[must_use]
+    pub fn selecting<'a>(&'a self, requirements: &'a Requirements) -> Selecting<'a> {
+        Selecting { index: self, requirements, namespace: None, seen: Vec::new() }
+    }
+
     /// The objects of a namespace (empty: of the whole cluster) that have what is required: how many.
     #[must_use]
     pub fn count_selected(&self, namespace: &str, requirements: &Requirements) -> usize {
@@ -118,7 +127,8 @@ impl ObjectIndex {
         if requirements.is_empty() {
             return named.len();
         }
-        named.values().filter(|labels| labels.has(requirements)).count()
+        let mut selecting = self.selecting(requirements);
+        named.values().filter(|labels| selecting.has(labels)).count()
     }
 
     /// The names of the objects of a namespace (empty: of the whole cluster) that have what is required, sorted.
@@ -148,13 +158,55 @@ impl ObjectIndex {
     pub fn bytes(&self) -> usize {
         use std::mem::size_of;
         const ALLOCATION: usize = 16;
-        let named = |named: &HashMap<Box<str>, LabelSet>| {
+        let named = |named: &Named| {
             let names: usize = named.keys().map(|name| name.len() + ALLOCATION).sum();
             names + named.capacity() * (size_of::<(Box<str>, LabelSet)>() + 1)
         };
         let objects: usize = self.objects.values().map(named).sum();
         let sets: usize = self.sets.iter().map(|set| set.0.len() + 2 * size_of::<usize>() + ALLOCATION).sum();
         objects + sets + self.sets.capacity() * (size_of::<LabelSet>() + 1)
+    }
+}
+
+/// Most sets of labels of which a [`Selecting`] remembers what it found.
+const SEEN_MAX: usize = 8;
+
+/// Selects objects of an index, one after the other: what is shared by many of them is looked at once.
+pub struct Selecting<'a> {
+    index: &'a ObjectIndex,
+    requirements: &'a Requirements,
+    /// Where the object before lay.
+    namespace: Option<(&'a str, &'a Named)>,
+    /// Sets of labels, and whether they have what is required.
+    seen: Vec<(&'a LabelSet, bool)>,
+}
+
+impl<'a> Selecting<'a> {
+    /// Whether an object is there, and has what is required.
+    pub fn selects(&mut self, namespace: &str, name: &str) -> bool {
+        let named = match self.namespace {
+            Some((known, named)) if known == namespace => named,
+            _ => match self.index.objects.get_key_value(namespace) {
+                Some((known, named)) => {
+                    self.namespace = Some((known, named));
+                    named
+                }
+                None => return false,
+            },
+        };
+        named.get(name).is_some_and(|labels| self.has(labels))
+    }
+
+    fn has(&mut self, labels: &'a LabelSet) -> bool {
+        let same = |(seen, _): &&(&LabelSet, bool)| Arc::ptr_eq(&seen.0, &labels.0);
+        if let Some((_, has)) = self.seen.iter().find(same) {
+            return *has;
+        }
+        let has = labels.has(self.requirements);
+        if self.seen.len() < SEEN_MAX {
+            self.seen.push((labels, has));
+        }
+        has
     }
 }
 
@@ -249,6 +301,20 @@ mod tests {
                 let found = index.get(namespace, name).expect("known");
                 for key in ["k", "l", "m"] {
                     prop_assert_eq!(found.get(key), labels.get(key).map(String::as_str));
+                }
+            }
+            for selector in ["", "k", "k=x,l!=y", "m in (x,z)"] {
+                let requirements = requirements(selector);
+                let mut selecting = index.selecting(&requirements);
+                for namespace in ["", "a", "b"] {
+                    let is_selected = |name: &str| {
+                        index.get(namespace, name).is_some_and(|labels| labels.has(&requirements))
+                    };
+                    for name in ["p", "q", "r", "s"] {
+                        prop_assert_eq!(selecting.selects(namespace, name), is_selected(name), "{}", selector);
+                    }
+                    let count = ["p", "q", "r", "s"].into_iter().filter(|name| is_selected(name)).count();
+                    prop_assert_eq!(index.count_selected(namespace, &requirements), count);
                 }
             }
         }

@@ -8,9 +8,9 @@
 //! The time of a value is its own sample's; of a sum, the oldest of the samples in it, so that it is
 //! never said to be fresher than it is.
 
+use crate::kubernetes::resources::NAMESPACE_LABEL;
 use crate::store::Latest;
-use lookback_storage::Labels;
-use std::collections::BTreeMap;
+use lookback_storage::METRIC_NAME_LABEL;
 
 /// How series are told to be an object's.
 pub struct Rule<'a> {
@@ -24,22 +24,15 @@ pub struct Rule<'a> {
     pub nanos: fn(f64) -> Option<i128>,
 }
 
-/// Whose metric, and which: sorted by this.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ObjectMetric {
-    /// The object's namespace; `None` where the rule is not namespaced.
-    pub namespace: Option<String>,
-    /// The object's name.
-    pub name: String,
-    /// The metric's name.
-    pub metric: String,
-}
-
 /// The one value of an object's metric.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObjectValue {
-    /// Whose, and which.
-    pub of: ObjectMetric,
+pub struct ObjectValue<'a> {
+    /// The object's namespace; `None` where the rule is not namespaced.
+    pub namespace: Option<&'a str>,
+    /// The object's name.
+    pub name: &'a str,
+    /// The metric's name.
+    pub metric: &'a str,
     /// The time of the oldest sample in it, Unix milliseconds.
     pub timestamp_ms: i64,
     /// The exact sum in nanos.
@@ -48,79 +41,128 @@ pub struct ObjectValue {
     pub durable: bool,
 }
 
-/// A sum under way.
-struct Sum {
-    timestamp_ms: i64,
-    /// `None`: it overflowed.
-    nanos: Option<i128>,
-    durable: bool,
-}
-
-impl Sum {
-    fn add(into: &mut Option<Self>, latest: &Latest, nanos: i128) {
-        let timestamp_ms = latest.sample.timestamp_ms;
-        match into {
-            Some(sum) => {
-                sum.timestamp_ms = sum.timestamp_ms.min(timestamp_ms);
-                sum.durable &= latest.durable;
-                sum.nanos = sum.nanos.and_then(|so_far| so_far.checked_add(nanos));
-            }
-            None => *into = Some(Self { timestamp_ms, nanos: Some(nanos), durable: latest.durable }),
-        }
+impl<'a> ObjectValue<'a> {
+    /// Whose metric, and which.
+    fn of(&self) -> (Option<&'a str>, &'a str, &'a str) {
+        (self.namespace, self.name, self.metric)
     }
 }
 
-#[derive(Default)]
-struct Sums {
-    /// Of series without another resource's label.
-    own: Option<Sum>,
-    /// Of all series.
-    all: Option<Sum>,
+/// What one series says of an object.
+struct Part<'a> {
+    /// As if there were no other series of the object.
+    value: ObjectValue<'a>,
+    /// Whether it carries no label of another resource.
+    is_own: bool,
 }
 
 /// One value an object and metric, sorted by namespace, name and metric. Series without the object's
-/// label are left out.
+/// label are left out, as are sums that overflow.
 #[must_use]
-pub fn object_values(found: &[Latest], rule: &Rule<'_>) -> Vec<ObjectValue> {
-    let mut objects: BTreeMap<ObjectMetric, Sums> = BTreeMap::new();
-    for latest in found {
-        let Latest { labels, sample, .. } = latest;
-        let Some(of) = object_metric(labels, rule) else { continue };
-        if sample.is_staleness_marker() {
-            continue;
-        }
-        let Some(nanos) = (rule.nanos)(sample.value) else { continue };
-        let sums = objects.entry(of).or_default();
-        if !names_another_object(labels, rule) {
-            Sum::add(&mut sums.own, latest, nanos);
-        }
-        Sum::add(&mut sums.all, latest, nanos);
+pub fn object_values<'a>(found: &'a [Latest], rule: &Rule<'_>) -> Vec<ObjectValue<'a>> {
+    let mut roles = Roles { rule, known: Vec::new() };
+    let mut parts: Vec<Part<'a>> = Vec::with_capacity(found.len());
+    parts.extend(found.iter().filter_map(|latest| roles.part(latest)));
+    // Series that were written together lie in the order of their names already.
+    if !parts.is_sorted_by_key(|part| part.value.of()) {
+        parts.sort_by_key(|part| part.value.of());
     }
-    let chosen = objects.into_iter().filter_map(|(of, sums)| Some((of, sums.own.or(sums.all)?)));
-    chosen
-        .filter_map(|(of, sum)| {
-            let Sum { timestamp_ms, nanos, durable } = sum;
-            Some(ObjectValue { of, timestamp_ms, nanos: nanos?, durable })
-        })
-        .collect()
+    parts.chunk_by(|a, b| a.value.of() == b.value.of()).filter_map(sum).collect()
 }
 
-fn object_metric(labels: &Labels, rule: &Rule<'_>) -> Option<ObjectMetric> {
-    let name = labels.get(rule.described)?.to_owned();
-    let namespace = if rule.namespaced { Some(labels.get("namespace")?.to_owned()) } else { None };
-    Some(ObjectMetric { namespace, name, metric: labels.metric_name().to_owned() })
+/// The value of one object, of what all its series say.
+fn sum<'a>(parts: &[Part<'a>]) -> Option<ObjectValue<'a>> {
+    let has_own = parts.iter().any(|part| part.is_own);
+    let mut counted = parts.iter().filter(|part| part.is_own == has_own).map(|part| &part.value);
+    let mut sum = counted.next()?.clone();
+    for value in counted {
+        sum.timestamp_ms = sum.timestamp_ms.min(value.timestamp_ms);
+        sum.durable &= value.durable;
+        sum.nanos = sum.nanos.checked_add(value.nanos)?;
+    }
+    Some(sum)
 }
 
-fn names_another_object(labels: &Labels, rule: &Rule<'_>) -> bool {
-    let own = |label: &str| label == rule.described || (rule.namespaced && label == "namespace");
-    labels.iter().any(|(label, _)| !own(label) && (rule.is_resource_label)(label))
+/// What a label says.
+#[derive(Clone, Copy)]
+enum Role {
+    Metric,
+    /// The object's name.
+    Name,
+    /// The object's namespace.
+    Namespace,
+    /// The name of an object of another resource.
+    Other,
+    /// Nothing of objects.
+    Plain,
+}
+
+/// Tells what labels say.
+struct Roles<'r> {
+    rule: &'r Rule<'r>,
+    /// The labels at each place of the series before: series of one metric mostly have the same labels, so that
+    /// each is looked up once and only compared from then on.
+    known: Vec<(String, Role)>,
+}
+
+impl Roles<'_> {
+    /// What a series says; `None` where it names no object, or its sample is a missing one.
+    fn part<'a>(&mut self, latest: &'a Latest) -> Option<Part<'a>> {
+        let Latest { labels, sample, durable } = latest;
+        if sample.is_staleness_marker() {
+            return None;
+        }
+        let nanos = (self.rule.nanos)(sample.value)?;
+        let (mut namespace, mut name, mut metric, mut is_own) = (None, None, "", true);
+        for (at, (label, value)) in labels.iter().enumerate() {
+            match self.role(at, label) {
+                Role::Metric => metric = value,
+                Role::Name => name = Some(value),
+                Role::Namespace => namespace = Some(value),
+                Role::Other => is_own = false,
+                Role::Plain => {}
+            }
+        }
+        if self.rule.namespaced {
+            namespace?;
+        }
+        let timestamp_ms = sample.timestamp_ms;
+        let value = ObjectValue { namespace, name: name?, metric, timestamp_ms, nanos, durable: *durable };
+        Some(Part { value, is_own })
+    }
+
+    fn role(&mut self, at: usize, label: &str) -> Role {
+        match self.known.get_mut(at) {
+            Some((known, role)) if known == label => *role,
+            Some(known) => {
+                let role = role(label, self.rule);
+                *known = (label.to_owned(), role);
+                role
+            }
+            // Places come one after the other.
+            None => {
+                let role = role(label, self.rule);
+                self.known.push((label.to_owned(), role));
+                role
+            }
+        }
+    }
+}
+
+fn role(label: &str, rule: &Rule<'_>) -> Role {
+    match label {
+        METRIC_NAME_LABEL => Role::Metric,
+        _ if label == rule.described => Role::Name,
+        NAMESPACE_LABEL if rule.namespaced => Role::Namespace,
+        _ if (rule.is_resource_label)(label) => Role::Other,
+        _ => Role::Plain,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lookback_storage::STALENESS_MARKER_BITS;
-    use lookback_storage::Sample;
+    use lookback_storage::{Labels, STALENESS_MARKER_BITS, Sample};
     use std::sync::Arc;
 
     fn is_resource_label(label: &str) -> bool {
@@ -144,7 +186,10 @@ mod tests {
 
     fn values(found: &[Latest], described: &str, namespaced: bool) -> Vec<(String, i64, i128)> {
         let rule = Rule { described, namespaced, is_resource_label: &is_resource_label, nanos };
-        object_values(found, &rule).into_iter().map(|v| (v.of.name, v.timestamp_ms, v.nanos)).collect()
+        object_values(found, &rule)
+            .into_iter()
+            .map(|v| (v.name.to_owned(), v.timestamp_ms, v.nanos))
+            .collect()
     }
 
     #[test]
@@ -177,6 +222,21 @@ mod tests {
         }
         let scraped = series(&[("namespace", "d"), ("pod", "p1"), ("node", "n1")], 2, 4.0);
         assert_eq!(values(&[pod(f64::NAN), scraped], "pod", true), [("p1".to_owned(), 2, 4)]);
+    }
+
+    #[test]
+    fn series_of_different_labels_are_each_told_right() {
+        let found = [
+            series(&[("namespace", "d"), ("pod", "p2"), ("verb", "GET")], 1, 1.0),
+            series(&[("node", "n1"), ("pod", "p1")], 1, 2.0),
+            series(&[("namespace", "d"), ("node", "n1"), ("pod", "p1")], 1, 4.0),
+            series(&[("app", "x"), ("namespace", "c"), ("pod", "p3")], 1, 8.0),
+        ];
+        let rule = Rule { described: "pod", namespaced: true, is_resource_label: &is_resource_label, nanos };
+        let values = object_values(&found, &rule);
+        let values: Vec<_> = values.iter().map(|v| (v.namespace, v.name, v.metric, v.nanos)).collect();
+        let [c, d] = [Some("c"), Some("d")];
+        assert_eq!(values, [(c, "p3", "m", 8), (d, "p1", "m", 4), (d, "p2", "m", 1)]);
     }
 
     #[test]

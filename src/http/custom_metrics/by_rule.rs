@@ -8,8 +8,8 @@ use super::values::{Answered, Asking};
 use crate::app::App;
 use crate::http::error::ApiError;
 use crate::kubernetes::quantity::Quantity;
-use crate::kubernetes::selector::{Requirements, to_label_selector};
-use crate::query::latest::{ObjectMetric, ObjectValue};
+use crate::kubernetes::selector::to_label_selector;
+use crate::query::latest::ObjectValue;
 use crate::rules::Rules;
 use crate::rules::listing::{Found, Metrics};
 use crate::rules::matchers::Names;
@@ -42,13 +42,16 @@ impl<'a> ByRule<'a> {
             return Err(ApiError::not_found(format!("the server could not find the metric {metric}")));
         };
         let answered = self.values(asking, found).await;
-        let note = |values: &[ObjectValue], why: Option<String>| {
+        let note = |values: &[ObjectValue<'_>], why: Option<String>| {
             if let (Some(note), Some(live)) = (asking.note(values), asking.app.live()) {
                 live.answers.leave(crate::kubernetes::autoscalers::Answer { why, ..note });
             }
         };
         match answered {
             Ok((values, window, mut warnings)) => {
+                let namespace = asked.namespace.as_deref().filter(|_| asking.place.namespaced);
+                let of_object = |one| object_value(one, namespace, metric);
+                let values: Vec<ObjectValue<'_>> = values.iter().filter_map(of_object).collect();
                 let why = values.is_empty().then(|| why_empty(asking, found));
                 note(&values, why.clone());
                 match (why, &asked.name) {
@@ -59,7 +62,7 @@ impl<'a> ByRule<'a> {
                 let repeated = to_label_selector(asking.of_series);
                 let window = |_: &str| window;
                 let list =
-                    MetricValueList::new(asked.version, &asked.resource, repeated.as_ref(), values, &window);
+                    MetricValueList::new(asked.version, &asked.resource, repeated.as_ref(), &values, &window);
                 Ok(Answered { list, warnings })
             }
             Err(error) => {
@@ -73,13 +76,13 @@ impl<'a> ByRule<'a> {
         &self,
         asking: &Asking<'_>,
         found: &Found,
-    ) -> Result<(Vec<ObjectValue>, Option<u64>, Vec<String>), ApiError> {
+    ) -> Result<(Vec<Valued<String>>, Option<u64>, Vec<String>), ApiError> {
         let asked = asking.asked;
         let namespace = asked.namespace.as_deref().filter(|_| asking.place.namespaced);
         let selected: Vec<String> = match (&asked.name, asking.objects) {
             (Some(name), _) => vec![name.clone()],
             (None, Some(objects)) if !asking.of_objects.selects_all() => {
-                objects.read().selected(namespace.unwrap_or_default(), &Requirements::of(asking.of_objects))
+                objects.read().selected(namespace.unwrap_or_default(), &asking.objects_required)
             }
             _ => Vec::new(),
         };
@@ -93,21 +96,24 @@ impl<'a> ByRule<'a> {
             scope: &asking.context.scope,
         };
         let answered = self.rules.objects(&about, asking.app.clock.now_ms()).await?;
-        let metric = asked.metric.as_deref().unwrap_or_default();
         let is_meant = |name: &str| {
             let is_asked = asks_all || selected.contains(&name);
             is_asked && asking.is_live(namespace.unwrap_or_default(), name)
         };
-        let value = |Valued { of, value, time_ms }: Valued<String>| {
-            let nanos = Quantity::from_f64(value)?.nanos();
-            let of =
-                ObjectMetric { namespace: namespace.map(str::to_owned), name: of, metric: metric.to_owned() };
-            Some(ObjectValue { of, timestamp_ms: time_ms, nanos, durable: true })
-        };
-        let values = answered.values.into_iter().filter(|one| is_meant(&one.of)).filter_map(value).collect();
+        let values = answered.values.into_iter().filter(|one| is_meant(&one.of)).collect();
         let window = answered.window.map(|window| window.as_secs()).filter(|seconds| *seconds > 0);
         Ok((values, window, answered.warning.into_iter().collect()))
     }
+}
+
+fn object_value<'a>(
+    one: &'a Valued<String>,
+    namespace: Option<&'a str>,
+    metric: &'a str,
+) -> Option<ObjectValue<'a>> {
+    let nanos = Quantity::from_f64(one.value)?.nanos();
+    let (name, timestamp_ms) = (one.of.as_str(), one.time_ms);
+    Some(ObjectValue { namespace, name, metric, timestamp_ms, nanos, durable: true })
 }
 
 /// Why there is no value.

@@ -87,6 +87,10 @@ pub(super) struct Asking<'a> {
     pub(super) objects: Option<&'a Known>,
     /// Selects objects by their labels.
     pub(super) of_objects: &'a Selector,
+    /// What `of_series` requires.
+    pub(super) series_required: Requirements,
+    /// What `of_objects` requires.
+    pub(super) objects_required: Requirements,
 }
 
 /// The answer, and what to say beside it.
@@ -110,7 +114,7 @@ impl Asking<'_> {
         let held = held(&values, &policies, now_ms);
         let undurable = values.iter().filter(|value| !value.durable).count();
         let note = self.note(&values);
-        let list = self.list(values, &policies);
+        let list = self.list(&values, &policies);
         let mut warnings = Vec::new();
         if undurable > 0 {
             warnings.push(format!("{undurable} values are not durable: the store can't write at present"));
@@ -137,13 +141,12 @@ impl Asking<'_> {
     }
 
     /// What autoscalers are answered is remembered, where there is a cluster with autoscalers.
-    pub(super) fn note(&self, values: &[ObjectValue]) -> Option<Answer> {
+    pub(super) fn note(&self, values: &[ObjectValue<'_>]) -> Option<Answer> {
         self.app.live()?;
         let question = noted_question(self.asked, self.place, self.of_objects, self.of_series)?;
         let selected = self.objects.filter(|_| self.asked.name.is_none()).map(|objects| {
-            let requirements = Requirements::of(self.of_objects);
             let namespace = if self.place.namespaced { question.namespace.as_str() } else { "" };
-            objects.read().count_selected(namespace, &requirements)
+            objects.read().count_selected(namespace, &self.objects_required)
         });
         let nanos: i128 = values.iter().fold(0, |sum, value| sum.saturating_add(value.nanos));
         #[expect(clippy::cast_precision_loss, reason = "for people")]
@@ -172,35 +175,32 @@ impl Asking<'_> {
     /// Whether an object is there, and is selected, as far as that is known.
     pub(super) fn is_live(&self, namespace: &str, name: &str) -> bool {
         let Some(objects) = self.objects else { return true };
-        let (objects, requirements) = (objects.read(), Requirements::of(self.of_objects));
-        objects.get(namespace, name).is_some_and(|labels| labels.has(&requirements))
+        objects.read().get(namespace, name).is_some_and(|labels| labels.has(&self.objects_required))
     }
 
     /// Whether the object that a series describes is there, and is selected.
     fn is_there(&self, labels: &Labels) -> bool {
-        let Some(objects) = self.objects else { return true };
-        let (objects, requirements) = (objects.read(), Requirements::of(self.of_objects));
-        let labels = self.object_of(labels).and_then(|(namespace, name)| objects.get(namespace, name));
-        labels.is_some_and(|labels| labels.has(&requirements))
+        self.objects.is_none()
+            || self.object_of(labels).is_some_and(|(namespace, name)| self.is_live(namespace, name))
     }
 
     /// Why the cluster's objects leave no value, if they do.
     pub(super) fn objects_excluded(&self) -> Option<String> {
         let objects = self.objects?.read();
-        let requirements = Requirements::of(self.of_objects);
+        let requirements = &self.objects_required;
         let namespace = self.asked.namespace.as_deref().filter(|_| self.place.namespaced).unwrap_or_default();
         match &self.asked.name {
             Some(name) => match objects.get(namespace, name) {
                 None => Some(
                     "the cluster has no such object (what was written of it stays in the history)".to_owned(),
                 ),
-                Some(labels) if !labels.has(&requirements) => Some(format!(
+                Some(labels) if !labels.has(requirements) => Some(format!(
                     "the object's labels are not those of the labelSelector {}",
                     self.of_objects
                 )),
                 Some(_) => None,
             },
-            None if objects.count_selected(namespace, &requirements) > 0 => None,
+            None if objects.count_selected(namespace, requirements) > 0 => None,
             None if requirements.is_empty() => Some("the cluster has no such objects there".to_owned()),
             None => {
                 let all = objects.count_selected(namespace, &Requirements::none());
@@ -209,7 +209,7 @@ impl Asking<'_> {
         }
     }
 
-    fn object_values(&self, found: &[Latest]) -> Vec<ObjectValue> {
+    fn object_values<'l>(&self, found: &'l [Latest]) -> Vec<ObjectValue<'l>> {
         let rule = Rule {
             described: self.asked.resource.label.as_ref(),
             namespaced: self.place.namespaced,
@@ -221,15 +221,13 @@ impl Asking<'_> {
 
     fn retain_served(&self, found: &mut Vec<Latest>, policies: &Policies<'_>, now_ms: i64) {
         if !self.of_series.selects_all() {
-            let requirements = Requirements::of(self.of_series);
-            found.retain(|latest| requirements.select(&latest.labels, &self.identity()));
+            found.retain(|latest| self.series_required.select(&latest.labels, &self.identity()));
         }
         if let Some(objects) = self.objects {
-            let requirements = Requirements::of(self.of_objects);
             let objects = objects.read();
+            let mut selecting = objects.selecting(&self.objects_required);
             found.retain(|latest| {
-                let labels = self.object_of(&latest.labels).and_then(|(of, name)| objects.get(of, name));
-                labels.is_some_and(|labels| labels.has(&requirements))
+                self.object_of(&latest.labels).is_some_and(|(of, name)| selecting.selects(of, name))
             });
         }
         if self.asked.metric.is_none() {
@@ -290,7 +288,7 @@ impl Asking<'_> {
         Ok(())
     }
 
-    fn list(&self, values: Vec<ObjectValue>, policies: &Policies<'_>) -> MetricValueList {
+    fn list(&self, values: &[ObjectValue<'_>], policies: &Policies<'_>) -> MetricValueList {
         let asked = self.asked;
         let repeated = selector::to_label_selector(self.of_series);
         let window_seconds = |metric: &str| policies.of(metric).rate_window.map(|window| window.as_secs());
@@ -320,7 +318,6 @@ impl Asking<'_> {
                 }
             };
         };
-        let requirements = Requirements::of(self.of_series);
         let missing = Missing {
             metric,
             label: asked.resource.label.as_ref(),
@@ -329,7 +326,7 @@ impl Asking<'_> {
             namespace: asked.namespace.as_deref().filter(|_| self.place.namespaced),
             matchers: &matchers,
             is_selected: &|latest| {
-                requirements.select(&latest.labels, &self.identity()) && self.is_there(&latest.labels)
+                self.series_required.select(&latest.labels, &self.identity()) && self.is_there(&latest.labels)
             },
             resource_of_label: &|label| self.snapshot.resource_of_label(label),
             now_ms,
@@ -379,17 +376,17 @@ impl Policies<'_> {
 }
 
 /// How many of the values are held: served although they are not fresh.
-fn held(values: &[ObjectValue], policies: &Policies<'_>, now_ms: i64) -> usize {
+fn held(values: &[ObjectValue<'_>], policies: &Policies<'_>, now_ms: i64) -> usize {
     let Some(oldest) = values.iter().min_by_key(|value| value.timestamp_ms) else { return 0 };
     // All of one metric: the policy is the same for all, and mostly all are fresh.
     if policies.asking.asked.metric.is_some() {
-        let policy = policies.of(&oldest.of.metric);
+        let policy = policies.of(oldest.metric);
         if !policy.is_held(oldest.timestamp_ms, now_ms) {
             return 0;
         }
         return values.iter().filter(|value| policy.is_held(value.timestamp_ms, now_ms)).count();
     }
-    let is_held = |value: &&ObjectValue| policies.of(&value.of.metric).is_held(value.timestamp_ms, now_ms);
+    let is_held = |value: &&ObjectValue<'_>| policies.of(value.metric).is_held(value.timestamp_ms, now_ms);
     values.iter().filter(is_held).count()
 }
 

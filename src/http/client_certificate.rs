@@ -16,15 +16,38 @@ use rustls::server::danger::ClientCertVerifier;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate};
 
 /// Certificates by which client certificates are verified.
 #[derive(Debug)]
 pub struct Authority {
     verifier: Arc<dyn ClientCertVerifier>,
-    /// Chains that were verified, by their digest, with the time within which all of them are valid: a
-    /// signature is not verified anew at each request of a connection.
-    verified: Cache<[u8; 32], Validity>,
+    /// Chains that were verified, by their digest: a signature is not verified anew at each request of a
+    /// connection, nor what it signs read.
+    verified: Cache<[u8; 32], Arc<Verified>>,
+}
+
+/// What a verified chain says.
+#[derive(Debug)]
+pub struct Verified {
+    /// The time within which all of its certificates are valid.
+    validity: Validity,
+    /// The leaf's common name, where there is exactly one: with several, which one counts differs by reader.
+    pub common_name: Option<String>,
+    /// The leaf's organisations that are text.
+    pub organisations: Vec<String>,
+}
+
+impl Verified {
+    /// `None`: a certificate can't be read.
+    fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
+        let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
+        let text = |name: &AttributeTypeAndValue<'_>| name.as_str().ok().map(str::to_owned);
+        let mut names = leaf.subject().iter_common_name();
+        let common_name = names.next().and_then(text).filter(|_| names.next().is_none());
+        let organisations = leaf.subject().iter_organization().filter_map(text).collect();
+        Some(Self { validity: validity_of(chain)?, common_name, organisations })
+    }
 }
 
 /// Most chains that are remembered as verified, and for how long.
@@ -55,28 +78,23 @@ impl Authority {
         Ok(Self { verifier, verified })
     }
 
-    /// Verifies a chain, leaf first, at a time; gives the leaf.
+    /// Verifies a chain, leaf first, at a time; gives what it says.
     ///
     /// # Errors
     /// Why it is not believed.
-    pub fn verify<'c, 'd>(
-        &self,
-        chain: &'c [CertificateDer<'d>],
-        now_ms: i64,
-    ) -> Result<&'c CertificateDer<'d>, String> {
+    pub fn verify(&self, chain: &[CertificateDer<'_>], now_ms: i64) -> Result<Arc<Verified>, String> {
         let Some((leaf, intermediates)) = chain.split_first() else { return Err("none was sent".to_owned()) };
         let key = digest_of(chain);
-        if self.verified.get(&key).is_some_and(|validity| validity.contains(&now_ms)) {
-            return Ok(leaf);
+        if let Some(verified) = self.verified.get(&key).filter(|known| known.validity.contains(&now_ms)) {
+            return Ok(verified);
         }
         let now = Duration::from_millis(u64::try_from(now_ms).unwrap_or(0));
         self.verifier
             .verify_client_cert(leaf, intermediates, UnixTime::since_unix_epoch(now))
             .map_err(|error| error.to_string())?;
-        if let Some(validity) = validity_of(chain) {
-            self.verified.insert(key, validity);
-        }
-        Ok(leaf)
+        let verified = Arc::new(Verified::of(chain).ok_or("it can't be read")?);
+        self.verified.insert(key, verified.clone());
+        Ok(verified)
     }
 }
 
@@ -103,15 +121,6 @@ fn validity_of(chain: &[CertificateDer<'_>]) -> Option<Validity> {
     Some(from_ms..=to_ms)
 }
 
-/// The common name, where there is exactly one: with several, which one counts differs by reader.
-#[must_use]
-pub fn common_name(leaf: &CertificateDer<'_>) -> Option<String> {
-    let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
-    let mut names = certificate.subject().iter_common_name();
-    let name = names.next()?.as_str().ok()?.to_owned();
-    names.next().is_none().then_some(name)
-}
-
 /// Believes what the certificates of users say.
 #[derive(Debug)]
 pub struct ClientCa(Authority);
@@ -130,12 +139,10 @@ impl ClientCa {
     /// # Errors
     /// Why it is not believed.
     pub fn identify(&self, chain: &[CertificateDer<'_>], now_ms: i64) -> Result<Identity, String> {
-        let leaf = self.0.verify(chain, now_ms)?;
-        let user = common_name(leaf).filter(|name| !name.is_empty());
+        let verified = self.0.verify(chain, now_ms)?;
+        let user = verified.common_name.clone().filter(|name| !name.is_empty());
         let user = user.ok_or("it names no user: it needs exactly one common name")?;
-        let (_, certificate) = X509Certificate::from_der(leaf).map_err(|error| error.to_string())?;
-        let groups = certificate.subject().iter_organization();
-        let groups = groups.filter_map(|group| group.as_str().ok().map(str::to_owned)).collect();
+        let groups = verified.organisations.clone();
         Ok(Identity { user, groups, ..Identity::default() }.authenticated())
     }
 }

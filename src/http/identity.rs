@@ -10,7 +10,7 @@
 
 pub use crate::kubernetes::user::{ANONYMOUS, Identity};
 
-use super::client_certificate::{Authority, common_name};
+use super::client_certificate::Authority;
 use axum::http::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
 use rustls::pki_types::CertificateDer;
@@ -134,12 +134,12 @@ impl FrontProxy {
     }
 
     fn verify(&self, chain: &[CertificateDer<'_>], now_ms: i64) -> Result<(), Unidentified> {
-        let leaf = self.authority.verify(chain, now_ms).map_err(Unidentified::Certificate)?;
+        let verified = self.authority.verify(chain, now_ms).map_err(Unidentified::Certificate)?;
         if self.allowed_names.is_empty() {
             return Ok(());
         }
-        match common_name(leaf) {
-            Some(name) if self.allowed_names.contains(&name) => Ok(()),
+        match &verified.common_name {
+            Some(name) if self.allowed_names.contains(name) => Ok(()),
             _ => Err(Unidentified::CommonName),
         }
     }

@@ -16,6 +16,7 @@ use lookback::http::server::Limits;
 use lookback::kubernetes::certificates::kept_ca_path;
 use serde_json::{Value, json};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
 const CUSTOM: &str = "/apis/custom.metrics.k8s.io";
@@ -299,6 +300,92 @@ async fn whatever_ails_the_adapter_the_question_ends_and_the_own_metrics_are_ans
         assert!(front.terminate().success());
     });
     asking.await.unwrap();
+}
+
+/// Serves one version of the custom metrics API, whose group it leaves unsaid, and notes what it is asked.
+fn of_one_version(version: &'static str, asked: Arc<Mutex<Vec<String>>>) -> Router {
+    Router::new().fallback(move |request: Request| async move {
+        let path = request.uri().path_and_query().unwrap().as_str().to_owned();
+        asked.lock().unwrap().push(path.clone());
+        let base = format!("{CUSTOM}/{version}");
+        let Some(rest) = path.strip_prefix(&base) else {
+            return (StatusCode::NOT_FOUND, "404 page not found").into_response();
+        };
+        let object = json!({"kind": "Pod", "namespace": "shop", "name": "p1", "apiVersion": "/v1"});
+        let selector = json!({"matchLabels": {"verb": "GET"}});
+        let item = match version {
+            "v1beta1" => {
+                json!({"describedObject": object, "metricName": "rps", "timestamp": "2026-11-22T09:02:00Z",
+                "window": 60, "value": "1500m", "selector": selector})
+            }
+            _ => json!({"describedObject": object, "metric": {"name": "rps", "selector": selector},
+                "timestamp": "2026-11-22T09:02:00Z", "windowSeconds": 60, "value": "1500m"}),
+        };
+        let api_version = format!("custom.metrics.k8s.io/{version}");
+        let list = match rest {
+            "" => json!({"kind": "APIResourceList", "groupVersion": api_version, "resources": []}),
+            _ if rest.ends_with("nobodys") => {
+                return (StatusCode::NOT_FOUND, "no such metric").into_response();
+            }
+            _ => {
+                json!({"kind": "MetricValueList", "apiVersion": api_version, "metadata": {}, "items": [item]})
+            }
+        };
+        axum::Json(list).into_response()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adapter_of_the_other_version_is_asked_in_that_and_its_answer_translated() {
+    for (served, wanted) in [("v1beta1", "v1beta2"), ("v1beta2", "v1beta1")] {
+        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let router = of_one_version(served, asked.clone());
+        let behind = ServerUnderTest::start(router, dirs[1].path(), Limits::default()).await;
+        let url = format!("https://{}", behind.client.address);
+        let token = path_of(dirs[1].path(), "token", "any");
+        let mut flags = delegating(&url, &kept_ca_path(dirs[1].path()), SERVICE_NAME, &token);
+        // So that its discovery is not read meanwhile.
+        flags.push("--delegate-discovery-interval=1h".to_owned());
+        let rest = "namespaces/shop/pods/*/rps?metricLabelSelector=verb%3DGET";
+        let path = move |version: &str| format!("{CUSTOM}/{version}/{rest}");
+        let asking = tokio::task::spawn_blocking(move || {
+            let front = start(dirs[0].path(), &flags);
+            let answers = [wanted, served, wanted].map(|version| {
+                let reply = front.get(&path(version));
+                assert_eq!(reply.status, 200, "{}", reply.text());
+                reply.json()
+            });
+            let unknown = front.get(&format!("{CUSTOM}/{wanted}/namespaces/shop/pods/*/nobodys"));
+            let message = refused(&unknown, 404);
+            assert!(message.contains("does not have it either: no such metric"), "{message}");
+            assert!(front.terminate().success());
+            answers
+        });
+        let answers = asking.await.unwrap();
+        assert_eq!(answers[0], answers[2]);
+        for (answer, version) in answers.iter().zip([wanted, served]) {
+            assert_eq!(answer["apiVersion"], format!("custom.metrics.k8s.io/{version}"));
+            let item = &answer["items"][0];
+            assert_eq!(item["describedObject"]["name"], "p1");
+            assert_eq!(
+                (&item["value"], &item["timestamp"]),
+                (&json!("1500m"), &json!("2026-11-22T09:02:00Z"))
+            );
+            let (first, second) = (json!(["rps", 60, "GET"]), json!([null, null, null]));
+            let in_first =
+                json!([item["metricName"], item["window"], item["selector"]["matchLabels"]["verb"]]);
+            let metric = &item["metric"];
+            let in_second =
+                json!([metric["name"], item["windowSeconds"], metric["selector"]["matchLabels"]["verb"]]);
+            let expected = if version == "v1beta1" { (first, second) } else { (second, first) };
+            assert_eq!((in_first, in_second), expected, "{answer}");
+        }
+        // It is asked in vain once, not each time.
+        let asked = asked.lock().unwrap();
+        let in_vain = asked.iter().filter(|asked| asked.starts_with(&format!("{CUSTOM}/{wanted}/"))).count();
+        assert_eq!(in_vain, 1, "{asked:?}");
+    }
 }
 
 #[test]

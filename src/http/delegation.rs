@@ -1,6 +1,7 @@
 //! Passes a question on to the adapter that answers for metrics that Lookback does not know.
 //!
-//! The answer's items are the adapter's own, byte for byte. Lookback has authorised the caller before; the
+//! The answer's items are the adapter's own, byte for byte; one that serves only the other version of the API is
+//! asked in that, and its answer translated. Lookback has authorised the caller before; the
 //! adapter sees Lookback's own ServiceAccount (see [`crate::kubernetes::adapter`]). Whatever ails the adapter,
 //! the question ends within its time, and no metric of Lookback's own waits for it.
 
@@ -56,7 +57,7 @@ impl<'a> Delegate<'a> {
         question: Option<Answer>,
     ) -> Result<Result<Response, Unknown>, ApiError> {
         let path = uri.path_and_query().map_or(uri.path(), |path| path.as_str());
-        let answered = self.adapter.values(path).await;
+        let answered = self.adapter.values_in_any_version(path).await;
         let outcome = answered.as_ref().map_or_else(AdapterError::reason, |_| "ok");
         self.app.metrics.delegate_requests.get_or_create(&OutcomeLabels { outcome }).inc();
         let name = self.adapter.name();

@@ -2,6 +2,7 @@
 
 pub mod adapter;
 pub mod autoscalers;
+pub mod behavior;
 pub mod ca_bundle;
 pub mod catalog;
 pub mod certificates;
@@ -23,6 +24,7 @@ pub mod request_attributes;
 pub mod resource_metrics;
 pub mod resources;
 pub mod reviews;
+pub mod scaled_pods;
 pub mod selector;
 pub mod served;
 pub mod user;

@@ -6,12 +6,14 @@ mod common;
 
 use common::fake_kubernetes::FakeKubernetes;
 use common::process::{Server, lookback, run_to_end};
+use common::store::now_ms;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 
 const CUSTOM: &str = "/apis/custom.metrics.k8s.io";
 const EXTERNAL: &str = "/apis/external.metrics.k8s.io";
+const USAGE: &str = "/apis/metrics.k8s.io/v1beta1/namespaces/shop/pods";
 const AUTOSCALERS: &str = "/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers";
 
 fn autoscaler(target: &str, metrics: Value) -> Value {
@@ -45,6 +47,7 @@ async fn cluster() -> FakeKubernetes {
         json!({"kind": "APIGroup", "versions": [version], "preferredVersion": version})
     };
     fake.put(CUSTOM, group("custom.metrics.k8s.io"));
+    fake.put("/apis/metrics.k8s.io", group("metrics.k8s.io"));
     fake.put(EXTERNAL, group("external.metrics.k8s.io"));
     for target in ["web", "idle", "jobs"] {
         let scale = json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "spec": {"replicas": 2},
@@ -63,6 +66,11 @@ async fn cluster() -> FakeKubernetes {
     let cpu = json!({"type": "Resource", "resource": {"name": "cpu",
         "target": {"type": "Utilization", "averageUtilization": 60}}});
     fake.put(&format!("{AUTOSCALERS}/idle"), autoscaler("idle", json!([cpu])));
+    let used = |name: &str| {
+        json!({"metadata": {"name": name}, "timestamp": "2026-11-22T09:02:00Z", "window": "15s",
+            "containers": [{"name": "app", "usage": {"cpu": "900m", "memory": "512Mi"}}]})
+    };
+    fake.put(USAGE, json!({"kind": "PodMetricsList", "items": [used("idle-0"), used("idle-1")]}));
     fake.put(
         &format!("{CUSTOM}/v1beta1/namespaces/shop/pods/%2A/rps"),
         values(&[("web-0", "20"), ("web-1", "20")]),
@@ -104,7 +112,7 @@ async fn both_are_asked_and_differences_are_reported_in_values_and_replicas_over
     assert_eq!(code, Some(0), "{log}");
     // Without a cluster Lookback can't select pods, and says so.
     assert!(
-        said.contains("1 rounds") && said.contains("1 of 2 autoscalers would have been scaled otherwise"),
+        said.contains("1 rounds") && said.contains("1 of 3 autoscalers would have been scaled otherwise"),
         "{said}"
     );
     assert!(said.contains("shop/web: other replicas in 1 of 1 rounds"), "{said}");
@@ -112,7 +120,7 @@ async fn both_are_asked_and_differences_are_reported_in_values_and_replicas_over
     assert!(said.contains("Lookback had none in 1 rounds: answers 501"), "{said}");
     assert!(said.contains("shop/jobs: the same replicas in 1 rounds"), "{said}");
     assert!(said.contains("neither had one in 1 rounds"), "{said}");
-    assert!(!said.contains("shop/idle"), "metrics.k8s.io answers it: {said}");
+    assert!(said.contains("shop/idle: the same replicas in 1 rounds"), "{said}");
     assert!(log.contains("4 by the present adapter, nothing by Lookback"), "{log}");
 
     // The pods' selector is empty now, as a scale without one has it.
@@ -152,6 +160,75 @@ async fn both_are_asked_and_differences_are_reported_in_values_and_replicas_over
     let (code, said, _) = run(shadow(&state, &["--report"])).await;
     assert_eq!(code, Some(0));
     assert!(said.contains("3 rounds from 20"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_pods_use_is_compared_where_lookback_serves_it_too() {
+    let fake = cluster().await;
+    let scale = json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "spec": {"replicas": 2}, "status": {"replicas": 2}});
+    fake.put("/apis/apps/v1/namespaces/shop/deployments/idle/scale", scale);
+    for name in ["web-0", "web-1"] {
+        fake.delete(&format!("/api/v1/namespaces/shop/pods/{name}"));
+    }
+    let requests = json!({"requests": {"cpu": "1", "memory": "1Gi"}});
+    let status = json!({"phase": "Running", "startTime": "2026-01-01T00:00:00Z", "conditions": [
+        {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:01:00Z"}]});
+    for name in ["idle-0", "idle-1"] {
+        let spec = json!({"containers": [{"name": "app", "resources": requests}]});
+        let pod = json!({"metadata": {"labels": {"app": "idle"}}, "spec": spec, "status": status});
+        fake.put(&format!("/api/v1/namespaces/shop/pods/{name}"), pod);
+    }
+    let memory = json!({"type": "ContainerResource", "containerResource": {"name": "memory", "container": "app",
+        "target": {"type": "AverageValue", "averageValue": "256Mi"}}});
+    let cpu = json!({"type": "Resource", "resource": {"name": "cpu",
+        "target": {"type": "Utilization", "averageUtilization": 60}}});
+    fake.put(&format!("{AUTOSCALERS}/idle"), autoscaler("idle", json!([cpu, memory])));
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let flags = ["--runtime-config=metrics.k8s.io=true"];
+    let server = tokio::task::spawn_blocking(move || Server::start(&data, &flags)).await.unwrap();
+    let now_ms = now_ms();
+    let mut lines = String::new();
+    // 300m of cpu, and twice the memory.
+    for (ago_ms, seconds) in [(30_000, 100.0), (15_000, 104.5)] {
+        for pod in ["idle-0", "idle-1"] {
+            for (metric, value) in [
+                ("container_cpu_usage_seconds_total", seconds),
+                ("container_memory_working_set_bytes", 1_073_741_824.0),
+            ] {
+                let line = json!({"namespace": "shop", "resource": "pods", "name": pod, "metric": metric, "value": value,
+                    "labels": {"container": "app"}, "timestamp": now_ms - ago_ms});
+                lines.push_str(&format!("{line}\n"));
+            }
+        }
+    }
+    assert_eq!(server.post("/write-metrics", &lines).status, 200);
+    let kubeconfig = format!("--kubeconfig={}", fake.kubeconfig("admin").display());
+    let idle = async |server: &Server, state: &str| {
+        let url = format!("--server=http://{}", server.address);
+        let args = [kubeconfig.as_str(), url.as_str(), "--rounds=1", "--output=json"];
+        let (_, said, log) = run(shadow(&dir.path().join(state), &args)).await;
+        let found: Value =
+            serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said} {log}"));
+        found["autoscalers"]["shop/idle"].clone()
+    };
+    // Where Lookback does not serve it, whoever does goes on to.
+    let data = dir.path().join("other");
+    let other = tokio::task::spawn_blocking(move || Server::start(&data, &[])).await.unwrap();
+    let found = idle(&other, "other.json").await;
+    assert_eq!(
+        (&found["differing"], &found["metrics"]["usage cpu"]["both"]),
+        (&json!(0), &json!(1)),
+        "{found}"
+    );
+
+    let found = idle(&server, "state.json").await;
+    // 90 % at 60 % and 512Mi at 256Mi, of 2 pods; then 30 % and 1Gi.
+    let difference = &found["lastDifference"];
+    assert_eq!((&difference["present"], &difference["lookback"]), (&json!(4), &json!(8)), "{found}");
+    let relative = |metric: &str| found["metrics"][metric]["mostRelative"].as_f64().unwrap_or_default();
+    assert!((relative("usage cpu") - 2.0 / 3.0).abs() < 0.01, "{found}");
+    assert_eq!(relative("usage memory app"), 0.5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -89,7 +89,7 @@ async fn compare(
         }
         let compared = tokio::select! {
             () = &mut stop => return Ok(()),
-            compared = round.compare() => compared,
+            compared = round.compare(clock.now_ms()) => compared,
         };
         let compared = match compared {
             Ok(compared) => compared,

@@ -2,7 +2,7 @@
 //! of it.
 
 use crate::kubernetes::autoscalers::EXTERNAL;
-use crate::kubernetes::replica_formula::{Replicas, Summary, TOLERANCE, TargetKind, proposed};
+use crate::kubernetes::replica_formula::{Replicas, Summary, TOLERANCE, TargetKind, Tolerances, proposed};
 use crate::store::{Context, SeriesSamples, Store, StoreError};
 use jiff::Timestamp;
 use lookback_storage::{Labels, Matcher};
@@ -133,7 +133,7 @@ fn metric(
         missing: whole(missing.unwrap_or(0.0)),
         pending: 0,
     };
-    match proposed(target_kind, target, answer, Replicas::all_ready(whole(current?))) {
+    match proposed(target_kind, target, answer, Replicas::all_ready(whole(current?)), Tolerances::default()) {
         Some(replicas) => {
             let _ = writeln!(
                 text,

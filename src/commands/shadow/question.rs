@@ -3,7 +3,7 @@
 use crate::kubernetes::mapping::Resolver;
 use crate::kubernetes::quantity::Quantity;
 use crate::kubernetes::replica_formula::TargetKind;
-use crate::kubernetes::served::{CUSTOM_METRICS_GROUP, EXTERNAL_METRICS_GROUP};
+use crate::kubernetes::served::{CUSTOM_METRICS_GROUP, EXTERNAL_METRICS_GROUP, RESOURCE_METRICS_GROUP};
 use k8s_openapi::api::autoscaling::v2::{CrossVersionObjectReference, MetricSpec, MetricTarget};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Selector;
@@ -21,14 +21,29 @@ pub(super) struct Question {
     pub(super) group: &'static str,
     /// What is asked there, below the version.
     pub(super) rest: String,
-    /// How the target is meant.
-    pub(super) kind: TargetKind,
-    /// The target.
-    pub(super) target: f64,
+    /// What the answer is held against.
+    pub(super) target: Target,
 }
 
-/// The question of a metric; `None`: it is answered by `metrics.k8s.io`, whoever serves the others, or is not
-/// whole. `pods` selects the pods of the autoscaler's target.
+/// A target.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Target {
+    /// Of a metric of pods, another object or none: how it is meant, and how much.
+    Metric(TargetKind, f64),
+    /// Of what pods use of a resource by one container, or by all.
+    Usage { resource: String, container: Option<String>, target: UsageTarget },
+}
+
+/// A target of what pods use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum UsageTarget {
+    /// So much each.
+    Average(f64),
+    /// So many percent of what they request.
+    Utilization(u32),
+}
+
+/// The question of a metric; `None`: it is not whole. `pods` selects the pods of the autoscaler's target.
 pub(super) fn question(
     spec: &MetricSpec,
     namespace: &str,
@@ -36,8 +51,26 @@ pub(super) fn question(
     resolver: &Resolver,
 ) -> Option<Question> {
     let in_namespace = format!("namespaces/{}", encoded(namespace));
-    let custom =
-        |name, rest, kind, target| Some(Question { name, group: CUSTOM_METRICS_GROUP, rest, kind, target });
+    let custom = |name, rest, kind, target| {
+        let target = Target::Metric(kind, target);
+        Some(Question { name, group: CUSTOM_METRICS_GROUP, rest, target })
+    };
+    let usage = |resource: &str, container: Option<&str>, target: &MetricTarget| {
+        let rest = format!("{in_namespace}/pods{}", query(&[("labelSelector", pods)]));
+        let name = named(&["usage", resource, container.unwrap_or_default()]);
+        let target = Target::Usage {
+            resource: resource.to_owned(),
+            container: container.map(str::to_owned),
+            target: usage_target(target)?,
+        };
+        Some(Question { name, group: RESOURCE_METRICS_GROUP, rest, target })
+    };
+    if let Some(source) = &spec.resource {
+        return usage(&source.name, None, &source.target);
+    }
+    if let Some(source) = &spec.container_resource {
+        return usage(&source.name, Some(&source.container), &source.target);
+    }
     if let Some(source) = &spec.pods {
         let metric = &source.metric;
         let of_series = selector_text(metric.selector.as_ref());
@@ -66,7 +99,7 @@ pub(super) fn question(
         format!("{in_namespace}/{}{}", encoded(&source.metric.name), query(&[("labelSelector", &of_series)]));
     let (kind, target) = shared(&source.target)?;
     let name = named(&["external", &source.metric.name, &of_series]);
-    Some(Question { name, group: EXTERNAL_METRICS_GROUP, rest, kind, target })
+    Some(Question { name, group: EXTERNAL_METRICS_GROUP, rest, target: Target::Metric(kind, target) })
 }
 
 fn named(parts: &[&str]) -> String {
@@ -103,6 +136,13 @@ fn shared(target: &MetricTarget) -> Option<(TargetKind, f64)> {
         return Some((TargetKind::Value, quantity(value)?));
     }
     Some((TargetKind::SharedAverage, quantity(target.average_value.as_ref()?)?))
+}
+
+fn usage_target(target: &MetricTarget) -> Option<UsageTarget> {
+    if let Some(average) = &target.average_value {
+        return Some(UsageTarget::Average(quantity(average)?));
+    }
+    Some(UsageTarget::Utilization(u32::try_from(target.average_utilization?).ok()?))
 }
 
 fn quantity(text: &k8s_openapi::apimachinery::pkg::api::resource::Quantity) -> Option<f64> {
@@ -166,11 +206,38 @@ mod tests {
             let spec: MetricSpec = serde_json::from_value(spec).expect("a metric");
             let asked = question(&spec, "shop", "app=web", &Resolver::default()).expect("a question");
             assert_eq!((asked.name.as_str(), asked.rest.as_str()), (name, rest));
-            assert_eq!((asked.kind, asked.target), (kind, target), "{name}");
+            assert_eq!(asked.target, Target::Metric(kind, target), "{name}");
         }
-        let resource = json!({"type": "Resource", "resource": {"name": "cpu",
-            "target": {"type": "Utilization", "averageUtilization": 60}}});
-        let spec: MetricSpec = serde_json::from_value(resource).expect("a metric");
-        assert_eq!(question(&spec, "shop", "", &Resolver::default()), None);
+        let utilization = json!({"type": "Utilization", "averageUtilization": 60});
+        let average = json!({"type": "AverageValue", "averageValue": "512Mi"});
+        for (spec, name, target) in [
+            (
+                json!({"type": "Resource", "resource": {"name": "cpu", "target": utilization}}),
+                "usage cpu",
+                Target::Usage {
+                    resource: "cpu".to_owned(),
+                    container: None,
+                    target: UsageTarget::Utilization(60),
+                },
+            ),
+            (
+                json!({"type": "ContainerResource",
+                "containerResource": {"name": "memory", "container": "app", "target": average}}),
+                "usage memory app",
+                Target::Usage {
+                    resource: "memory".to_owned(),
+                    container: Some("app".to_owned()),
+                    target: UsageTarget::Average(536_870_912.0),
+                },
+            ),
+        ] {
+            let spec: MetricSpec = serde_json::from_value(spec).expect("a metric");
+            let asked = question(&spec, "shop", "app=web", &Resolver::default()).expect("a question");
+            assert_eq!((asked.name.as_str(), &asked.target), (name, &target));
+            assert_eq!(
+                (asked.group, asked.rest.as_str()),
+                ("metrics.k8s.io", "namespaces/shop/pods?labelSelector=app%3Dweb")
+            );
+        }
     }
 }

@@ -1,17 +1,23 @@
 //! One round: every autoscaler's questions, put to both, and what the autoscaler would make of the answers.
 
-use super::question::{Question, question, resource};
-use crate::kubernetes::adapter::{Adapter, Item};
+use super::question::{Question, Target, UsageTarget, question, resource};
+use crate::kubernetes::adapter::{Adapter, AdapterError, Item, PodUsage, used};
+use crate::kubernetes::behavior::Behavior;
 use crate::kubernetes::live_mapping::LiveMapping;
-use crate::kubernetes::replica_formula::{Replicas, Summary, TargetKind, proposed, together};
-use crate::kubernetes::served::{CUSTOM_METRICS_GROUP, EXTERNAL_METRICS_GROUP, GroupVersion};
+use crate::kubernetes::replica_formula::{
+    Replicas, Summary, TargetKind, Tolerances, Usage, proposed, proposed_by_utilization, together,
+};
+use crate::kubernetes::scaled_pods::{self, ScaledPod};
+use crate::kubernetes::served::{
+    CUSTOM_METRICS_GROUP, EXTERNAL_METRICS_GROUP, GroupVersion, RESOURCE_METRICS_GROUP,
+};
 use futures::StreamExt;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Autoscalers whose questions are asked at once.
 const AT_ONCE: usize = 4;
@@ -32,7 +38,33 @@ pub(super) struct Round {
 }
 
 /// What one of the two answers: the values summed up, or why there are none.
-pub(super) type Answered = Result<Summary, String>;
+pub(super) type Answered = Result<Sums, String>;
+
+/// The values of an answer, summed up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Sums {
+    /// Of a metric, or of what pods use against an amount.
+    Values(Summary),
+    /// Of what pods use against what they request.
+    Usage(Usage),
+}
+
+impl Sums {
+    pub(super) fn sum(&self) -> f64 {
+        match self {
+            Self::Values(summary) => summary.sum,
+            #[expect(clippy::cast_precision_loss, reason = "millis of cores and bytes")]
+            Self::Usage(usage) => usage.used as f64 / 1e3,
+        }
+    }
+
+    pub(super) const fn items(&self) -> u32 {
+        match self {
+            Self::Values(summary) => summary.items,
+            Self::Usage(usage) => usage.items,
+        }
+    }
+}
 
 /// One metric of an autoscaler.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,16 +98,6 @@ impl Compared {
     }
 }
 
-/// The pods of an autoscaler's target, as its formula tells them apart.
-#[derive(Debug, Default, PartialEq)]
-struct Pods {
-    /// Have started.
-    started: BTreeSet<String>,
-    /// Have not.
-    pending: u32,
-    ready: u32,
-}
-
 impl Round {
     pub(super) fn new(
         client: Client,
@@ -87,23 +109,23 @@ impl Round {
         Self { client, mapping, present, lookback, namespace }
     }
 
-    /// Compares every autoscaler that has a question for these APIs.
+    /// Compares every autoscaler that has a question for these APIs, now.
     ///
     /// # Errors
     /// When autoscalers can't be listed.
-    pub(super) async fn compare(&self) -> Result<Vec<Compared>, kube::Error> {
+    pub(super) async fn compare(&self, now_ms: i64) -> Result<Vec<Compared>, kube::Error> {
         self.mapping.refresh_after_miss().await;
         let all = self.autoscalers().await?;
         let versions = [&self.present, &self.lookback].map(|adapter| async move {
             let mut versions = BTreeMap::new();
-            for group in [CUSTOM_METRICS_GROUP, EXTERNAL_METRICS_GROUP] {
-                versions.insert(group, adapter.preferred(group).await.map_err(|error| error.to_string()));
+            for group in [CUSTOM_METRICS_GROUP, EXTERNAL_METRICS_GROUP, RESOURCE_METRICS_GROUP] {
+                versions.insert(group, adapter.preferred(group).await);
             }
             versions
         });
         let [present, lookback] = versions;
         let versions = tokio::join!(present, lookback);
-        let comparing = all.iter().map(|one| self.autoscaler(one, (&versions.0, &versions.1)));
+        let comparing = all.iter().map(|one| self.autoscaler(one, (&versions.0, &versions.1), now_ms));
         let compared = futures::stream::iter(comparing).buffer_unordered(AT_ONCE);
         Ok(compared.filter_map(std::future::ready).collect().await)
     }
@@ -120,6 +142,7 @@ impl Round {
         &self,
         one: &HorizontalPodAutoscaler,
         versions: (&Versions, &Versions),
+        now_ms: i64,
     ) -> Option<Compared> {
         let (namespace, spec) = (one.metadata.namespace.as_deref()?, one.spec.as_ref()?);
         let name = format!("{namespace}/{}", one.metadata.name.as_deref()?);
@@ -132,7 +155,7 @@ impl Round {
         if !has_questions(spec) {
             return None;
         }
-        let compared = self.with_pods(spec, namespace, name.clone(), versions).await;
+        let compared = self.with_pods(spec, (namespace, name.clone()), versions, now_ms).await;
         compared
             .inspect_err(|error| tracing::warn!(autoscaler = name, error, "left out of this round"))
             .ok()
@@ -142,9 +165,9 @@ impl Round {
     async fn with_pods(
         &self,
         spec: &HorizontalPodAutoscalerSpec,
-        namespace: &str,
-        name: String,
+        (namespace, name): (&str, String),
         (present, lookback): (&Versions, &Versions),
+        now_ms: i64,
     ) -> Result<Option<Compared>, String> {
         let failed = |error: kube::Error| crate::kubernetes::cluster::reasons(&error);
         let scale = self.scale(spec, namespace).await.map_err(failed)?;
@@ -157,18 +180,29 @@ impl Round {
         }
         let selector = scale.status.and_then(|status| status.selector).unwrap_or_default();
         let pods = self.pods(namespace, &selector).await?;
-        let replicas = Replicas { current, ready: pods.ready };
+        let replicas = Replicas { current, ready: scaled_pods::ready(&pods) };
+        let tolerances = Behavior::of(spec).tolerances();
         let mut metrics = Vec::new();
         let mut proposals = (Vec::new(), Vec::new());
         let resolver = self.mapping.resolver();
         for metric in spec.metrics.iter().flatten() {
             let Some(asked) = question(metric, namespace, &selector, &resolver) else { continue };
-            let (of_present, of_lookback) = tokio::join!(
-                answer(&self.present, present, &asked, &pods),
-                answer(&self.lookback, lookback, &asked, &pods)
-            );
+            let of_lookback = async {
+                // What Lookback does not serve is left to whoever does.
+                match lookback.get(asked.group) {
+                    Some(Err(AdapterError::Status { code: 404, .. }))
+                        if asked.group == RESOURCE_METRICS_GROUP =>
+                    {
+                        None
+                    }
+                    _ => Some(answer(&self.lookback, lookback, &asked, &pods, now_ms).await),
+                }
+            };
+            let (of_present, of_lookback) =
+                tokio::join!(answer(&self.present, present, &asked, &pods, now_ms), of_lookback);
+            let of_lookback = of_lookback.unwrap_or_else(|| of_present.clone());
             let propose =
-                |answer: &Answered| proposed(asked.kind, asked.target, *answer.as_ref().ok()?, replicas);
+                |answer: &Answered| replicas_of(&asked.target, answer.as_ref().ok()?, replicas, tolerances);
             proposals.0.push(propose(&of_present));
             proposals.1.push(propose(&of_lookback));
             metrics.push(ComparedMetric { name: asked.name, present: of_present, lookback: of_lookback });
@@ -199,15 +233,15 @@ impl Round {
         api.get_scale(&target.name).await
     }
 
-    async fn pods(&self, namespace: &str, selector: &str) -> Result<Pods, String> {
+    async fn pods(&self, namespace: &str, selector: &str) -> Result<Vec<ScaledPod>, String> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let listed = listed(&api, &ListParams::default().labels(selector), PODS_MAX).await;
         let all = listed.map_err(|error| crate::kubernetes::cluster::reasons(&error))?;
-        Ok(told_apart(all))
+        Ok(all.into_iter().map(ScaledPod::from).collect())
     }
 }
 
-type Versions = BTreeMap<&'static str, Result<GroupVersion, String>>;
+type Versions = BTreeMap<&'static str, Result<GroupVersion, AdapterError>>;
 
 /// All pages of a list, up to a bound.
 async fn listed<K>(api: &Api<K>, params: &ListParams, objects_max: usize) -> Result<Vec<K>, kube::Error>
@@ -228,106 +262,101 @@ where
     }
 }
 
-fn told_apart(all: Vec<Pod>) -> Pods {
-    let mut pods = Pods::default();
-    for pod in all {
-        let status = pod.status.unwrap_or_default();
-        let phase = status.phase.as_deref().unwrap_or_default();
-        if pod.metadata.deletion_timestamp.is_some() || phase == "Failed" {
-            continue;
+fn replicas_of(target: &Target, answer: &Sums, replicas: Replicas, tolerances: Tolerances) -> Option<u32> {
+    match (target, answer) {
+        (Target::Metric(kind, target), Sums::Values(summary)) => {
+            proposed(*kind, *target, *summary, replicas, tolerances)
         }
-        let is_ready = |condition: &k8s_openapi::api::core::v1::PodCondition| {
-            condition.type_ == "Ready" && condition.status == "True"
-        };
-        if phase == "Running" && status.conditions.iter().flatten().any(is_ready) {
-            pods.ready += 1;
+        (Target::Usage { target: UsageTarget::Average(target), .. }, Sums::Values(summary)) => {
+            proposed(TargetKind::PodsAverage, *target, *summary, replicas, tolerances)
         }
-        if phase == "Pending" {
-            pods.pending += 1;
-        } else if let Some(name) = pod.metadata.name {
-            pods.started.insert(name);
+        (Target::Usage { target: UsageTarget::Utilization(percent), .. }, Sums::Usage(usage)) => {
+            proposed_by_utilization(*percent, *usage, replicas.current, tolerances)
         }
+        _ => None,
     }
-    pods
 }
 
-async fn answer(adapter: &Adapter, versions: &Versions, asked: &Question, pods: &Pods) -> Answered {
+async fn answer(
+    adapter: &Adapter,
+    versions: &Versions,
+    asked: &Question,
+    pods: &[ScaledPod],
+    now_ms: i64,
+) -> Answered {
     let version = match versions.get(asked.group) {
         Some(Ok(version)) => version.version(),
-        Some(Err(error)) => return Err(error.clone()),
+        Some(Err(error)) => return Err(error.to_string()),
         None => return Err("nobody serves this API".to_owned()),
     };
     let path = format!("/apis/{}/{version}/{}", asked.group, asked.rest);
-    let values = adapter.values(&path).await.map_err(|error| error.to_string())?;
-    summary(asked, &values.items, pods)
+    match &asked.target {
+        Target::Metric(kind, _) => {
+            let values = adapter.values(&path).await.map_err(|error| error.to_string())?;
+            summary(*kind, asked.group, &values.items, pods).map(Sums::Values)
+        }
+        Target::Usage { resource, container, target } => {
+            let usage = adapter.usage(&path).await.map_err(|error| error.to_string())?;
+            let of = (resource.as_str(), container.as_deref());
+            usage_of(of, *target, &usage, pods, now_ms)
+        }
+    }
 }
 
-fn summary(asked: &Question, items: &[Item], pods: &Pods) -> Answered {
-    let count = |items: usize| u32::try_from(items).unwrap_or(u32::MAX);
+fn usage_of(
+    (resource, container): (&str, Option<&str>),
+    target: UsageTarget,
+    usage: &[PodUsage],
+    pods: &[ScaledPod],
+    now_ms: i64,
+) -> Answered {
+    let used = used(usage, resource, container)?;
+    match target {
+        UsageTarget::Average(_) => scaled_pods::summary_of_usage(pods, resource, &used, now_ms)
+            .map(Sums::Values)
+            .ok_or_else(|| "no value of a pod that has started".to_owned()),
+        UsageTarget::Utilization(_) => {
+            scaled_pods::usage(pods, (resource, container), &used, now_ms).map(Sums::Usage)
+        }
+    }
+}
+
+fn summary(kind: TargetKind, group: &str, items: &[Item], pods: &[ScaledPod]) -> Result<Summary, String> {
     if items.is_empty() {
         return Err("no values".to_owned());
     }
-    if asked.kind != TargetKind::PodsAverage {
-        if asked.group == CUSTOM_METRICS_GROUP && items.len() != 1 {
+    if kind != TargetKind::PodsAverage {
+        if group == CUSTOM_METRICS_GROUP && items.len() != 1 {
             return Err(format!("{} values, and one object has one", items.len()));
         }
         let sum = items.iter().map(|item| item.value).sum();
-        return Ok(Summary { sum, items: count(items.len()), ..Summary::default() });
+        let items = u32::try_from(items.len()).unwrap_or(u32::MAX);
+        return Ok(Summary { sum, items, ..Summary::default() });
     }
-    let of_started: BTreeMap<&str, f64> = items
-        .iter()
-        .filter_map(|item| Some((item.object.as_deref()?, item.value)))
-        .filter(|(name, _)| pods.started.contains(*name))
-        .collect();
-    if of_started.is_empty() {
-        return Err("no value of a pod that has started".to_owned());
-    }
-    let missing = pods.started.len() - of_started.len();
-    Ok(Summary {
-        sum: of_started.values().sum(),
-        items: count(of_started.len()),
-        missing: count(missing),
-        pending: pods.pending,
-    })
+    let values: BTreeMap<&str, f64> =
+        items.iter().filter_map(|item| Some((item.object.as_deref()?, item.value))).collect();
+    scaled_pods::summary(pods, &values).ok_or_else(|| "no value of a pod that has started".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    fn pod(name: &str, phase: &str, ready: &str, deleted: Option<&str>) -> Pod {
-        serde_json::from_value(json!({
-            "metadata": {"name": name, "deletionTimestamp": deleted},
-            "status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]},
-        }))
-        .expect("a pod")
-    }
 
     #[test]
-    fn pods_are_told_apart_as_the_formula_does() {
-        let pods = told_apart(vec![
-            pod("a", "Running", "True", None),
-            pod("b", "Running", "False", None),
-            pod("c", "Pending", "False", None),
-            pod("d", "Failed", "False", None),
-            pod("e", "Running", "True", Some("2026-11-22T09:02:00Z")),
-        ]);
-        let started = ["a", "b"].map(str::to_owned).into();
-        assert_eq!(pods, Pods { started, pending: 1, ready: 1 });
-        let asked = Question {
-            name: String::new(),
-            group: CUSTOM_METRICS_GROUP,
-            rest: String::new(),
-            kind: TargetKind::PodsAverage,
-            target: 1.0,
+    fn values_are_summed_up_as_the_formula_takes_them() {
+        let pod = |name: &str, phase: &str| ScaledPod {
+            name: name.to_owned(),
+            phase: phase.to_owned(),
+            ..ScaledPod::default()
         };
+        let pods = [pod("a", "Running"), pod("b", "Running"), pod("c", "Pending")];
         let item = |name: &str, value| Item { object: Some(name.to_owned()), value, timestamp_ms: None };
         let items = [item("a", 2.0), item("c", 30.0), item("e", 400.0)];
+        let of = |kind, items: &[Item]| summary(kind, CUSTOM_METRICS_GROUP, items, &pods);
         let expected = Summary { sum: 2.0, items: 1, missing: 1, pending: 1 };
-        assert_eq!(summary(&asked, &items, &pods), Ok(expected));
-        assert!(summary(&asked, &[item("c", 1.0)], &pods).is_err());
-        let of_object = Question { kind: TargetKind::Value, ..asked };
-        assert!(summary(&of_object, &items, &pods).is_err(), "an object has one value");
+        assert_eq!(of(TargetKind::PodsAverage, &items), Ok(expected));
+        assert!(of(TargetKind::PodsAverage, &[item("c", 1.0)]).is_err());
+        assert!(of(TargetKind::Value, &items).is_err(), "an object has one value");
+        assert_eq!(of(TargetKind::Value, &items[2..]).map(|summary| summary.sum), Ok(400.0));
     }
 }

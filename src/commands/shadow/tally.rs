@@ -118,10 +118,12 @@ impl MetricTally {
         match (&metric.present, &metric.lookback) {
             (Ok(present), Ok(lookback)) => {
                 self.both += 1;
-                let larger = present.sum.abs().max(lookback.sum.abs());
-                let relative = if larger > 0.0 { (present.sum - lookback.sum).abs() / larger } else { 0.0 };
+                let (of_present, of_lookback) = (present.sum(), lookback.sum());
+                let larger = of_present.abs().max(of_lookback.abs());
+                let relative = if larger > 0.0 { (of_present - of_lookback).abs() / larger } else { 0.0 };
                 self.most_relative = self.most_relative.max(relative);
-                self.differing += u64::from(relative > value_tolerance || present.items != lookback.items);
+                self.differing +=
+                    u64::from(relative > value_tolerance || present.items() != lookback.items());
             }
             (Ok(_), Err(error)) => {
                 self.only_present += 1;
@@ -142,12 +144,14 @@ impl MetricTally {
 
 #[cfg(test)]
 mod tests {
+    use super::super::round::Sums;
     use super::*;
     use crate::kubernetes::replica_formula::Summary;
 
     fn metric(present: Result<f64, &str>, lookback: Result<f64, &str>) -> ComparedMetric {
         let answered = |of: Result<f64, &str>| {
-            of.map(|sum| Summary { sum, items: 1, ..Summary::default() }).map_err(str::to_owned)
+            let summary = |sum| Sums::Values(Summary { sum, items: 1, ..Summary::default() });
+            of.map(summary).map_err(str::to_owned)
         };
         ComparedMetric {
             name: "pods rps".to_owned(),

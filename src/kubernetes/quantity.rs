@@ -232,10 +232,10 @@ const FINE_BELOW: f64 = 4_194_304.0;
 /// nanos does, and no decimal of as few digits besides. Quotients are rounded correctly, so `nanos / 1e9` tells
 /// whether this one does.
 fn whole_nanos(value: f64) -> Option<i64> {
-    // NaN is not below either.
-    if !(value.abs() < FINE_BELOW) {
+    if value.abs() >= FINE_BELOW {
         return None;
     }
+    // NaN equals nothing.
     let nanos = (value * 1e9).round();
     #[expect(clippy::cast_possible_truncation, reason = "below 2^22 times 10^9, and whole")]
     (nanos / 1e9 == value).then_some(nanos as i64)

@@ -231,6 +231,10 @@ impl Older {
 /// Puts a sample in its place among others.
 fn insert(samples: &mut Vec<Sample>, sample: Sample) -> Inserted {
     if samples.last().is_none_or(|last| sample.timestamp_ms > last.timestamp_ms) {
+        if samples.len() == samples.capacity() {
+            // By halves, from two on: most series have a few samples, and there are many of them.
+            samples.reserve_exact((samples.len() / 2).max(1 + usize::from(samples.is_empty())));
+        }
         samples.push(sample);
         return Inserted::Added;
     }

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use uuid::Uuid;
 
 const STORE_KEY: &[u8] = b"store";
@@ -43,7 +43,14 @@ pub(crate) struct Index {
     doubtful: AtomicBool,
     /// The last checkpoint that is durable.
     checkpoint: Mutex<Checkpoint>,
+    /// Bytes that were put or read since the database was opened.
+    moved_bytes: AtomicU64,
 }
+
+/// So many bytes are put or read before the database is closed for the memory that it holds.
+const MOVED_BYTES_MAX: u64 = 8 << 20;
+/// Of so many bytes on disk one comes into memory when the database is opened: where its pages lie.
+const BYTES_PER_PLACE_BYTE: u64 = 8;
 
 /// The open database.
 struct Trees {
@@ -151,6 +158,7 @@ impl Index {
                 known: crate::FORMAT_VERSION,
             });
         }
+        let moved_bytes = AtomicU64::new(files::bytes_below(path) / BYTES_PER_PLACE_BYTE);
         let this = Self {
             disk: disk.clone(),
             path: path.to_owned(),
@@ -158,6 +166,7 @@ impl Index {
             trees: Mutex::new(Some(trees)),
             doubtful: AtomicBool::new(false),
             checkpoint: Mutex::default(),
+            moved_bytes,
         };
         Ok((this, store))
     }
@@ -170,6 +179,21 @@ impl Index {
     /// Whether it must be [renewed](Self::renew) before anything may depend on it: a sync of it failed.
     pub(crate) fn is_doubtful(&self) -> bool {
         self.doubtful.load(Ordering::Acquire)
+    }
+
+    /// Closes the database, durably, if it holds much memory; the next call opens it again. What sled read or
+    /// wrote stays in memory however small a cache it is given, and where each page lies does at all times.
+    pub(crate) fn let_go_of_memory(&self) -> Result<()> {
+        if self.moved_bytes.load(Ordering::Relaxed) < MOVED_BYTES_MAX {
+            return Ok(());
+        }
+        self.sync()?;
+        self.moved_bytes.store(0, Ordering::Relaxed);
+        self.trees.lock().take().map_or(Ok(()), Trees::close)
+    }
+
+    fn note_moved(&self, pair_bytes: usize) {
+        self.moved_bytes.fetch_add(pair_bytes as u64, Ordering::Relaxed);
     }
 
     /// The last checkpoint that is durable.
@@ -205,6 +229,7 @@ impl Index {
 
     fn reopen(&self) -> Result<Trees> {
         let trees = Trees::open(&self.disk, &self.path)?;
+        self.moved_bytes.store(self.bytes() / BYTES_PER_PLACE_BYTE, Ordering::Relaxed);
         match trees.store()? {
             Some(store) if store == self.store => Ok(trees),
             _ => Err(self.damaged("it is not the store's any more")),
@@ -231,6 +256,7 @@ impl Index {
             let labels =
                 Labels::new(pairs).map_err(|error| self.damaged(&format!("series {id}: {error}")))?;
             known.insert(id);
+            self.note_moved(key.len() + value.len());
             series.push((id, pool.store(&labels)));
             Ok(())
         })?;
@@ -241,6 +267,7 @@ impl Index {
             let piece = RoaringBitmap::deserialize_from(bytes)
                 .map_err(|error| self.damaged(&format!("a posting list: {error}")))?;
             postings.load(&key, &piece, &known);
+            self.note_moved(value.len());
             Ok(())
         })?;
         let mut blocks = Vec::new();
@@ -275,6 +302,7 @@ impl Index {
     ) -> Result<()> {
         let pairs: Vec<(&str, &str)> = labels.collect();
         let record = encode(&pairs);
+        self.note_moved(record.len());
         self.with(|trees| trees.series.put(&id.to_be_bytes(), &record))
     }
 
@@ -293,6 +321,7 @@ impl Index {
         }
         let mut bytes = Vec::with_capacity(piece.serialized_size());
         piece.serialize_into(&mut bytes).map_err(Error::io("serialise postings for", &self.path))?;
+        self.note_moved(key_bytes.len() + bytes.len());
         self.with(|trees| trees.postings.put(&key_bytes, &with_checksum(&bytes)))
     }
 

@@ -185,6 +185,20 @@ impl Labels {
         })
     }
 
+    /// The labels, sorted by name: how many bytes the name has, and the name with the value right after it.
+    pub(crate) fn iter_joined(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        let count = self.len();
+        let mut at = NUMBER_BYTES * (1 + 2 * count);
+        (0..count).map(move |label| {
+            let lengths = NUMBER_BYTES * (1 + 2 * label);
+            let name_bytes = self.number(lengths);
+            let end = at + name_bytes + self.number(lengths + NUMBER_BYTES);
+            let joined = self.packed.as_bytes().get(at..end).unwrap_or_default();
+            at = end;
+            (name_bytes, joined)
+        })
+    }
+
     /// The value of the label `name`, if the set has it.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {

@@ -44,6 +44,7 @@ impl Inner {
             done.series_forgotten = self.forget_empty_series()?;
         }
         self.tidy_catalog()?;
+        self.index.let_go_of_memory()?;
         Ok(done)
     }
 

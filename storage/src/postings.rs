@@ -4,6 +4,9 @@ use crate::matcher::{MatchOp, Matcher};
 use roaring::{MultiOps, RoaringBitmap};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Lists of so many series are trimmed once they are stored.
+const TRIMMED_SERIES_MAX: u64 = 64;
+
 /// Series numbers by label name and value.
 #[derive(Default)]
 pub(crate) struct Postings {
@@ -88,7 +91,19 @@ impl Postings {
     /// The pieces changed since the last call, with what they are now.
     pub(crate) fn take_changes(&mut self) -> Vec<(PostingKey, RoaringBitmap)> {
         let changed = std::mem::take(&mut self.changed);
+        changed.iter().for_each(|key| self.trim(key));
         changed.into_iter().map(|key| (self.piece(&key), key)).map(|(piece, key)| (key, piece)).collect()
+    }
+
+    /// Lets go of the room that a list of few series was given to grow: of most labels there are few, and a
+    /// copy takes a third.
+    fn trim(&mut self, key: &PostingKey) {
+        let label = self.by_name.get_mut(&key.name);
+        if let Some(posting) = label.and_then(|label| label.by_value.get_mut(&key.value))
+            && posting.len() <= TRIMMED_SERIES_MAX
+        {
+            *posting = posting.clone();
+        }
     }
 
     /// Counts pieces as changed again: they could not be stored.

@@ -38,7 +38,10 @@ impl StoredLabels {
 
     /// Whether these are the labels of that set.
     pub(crate) fn are(&self, labels: &Labels) -> bool {
-        self.0.len() == labels.len() && self.iter().eq(labels.iter())
+        let same = |(own, (name_bytes, text)): (&Arc<Label>, (usize, &[u8]))| {
+            own.name_bytes as usize == name_bytes && own.text.as_bytes() == text
+        };
+        self.0.len() == labels.len() && self.0.iter().zip(labels.iter_joined()).all(same)
     }
 
     /// The set by itself.

@@ -18,6 +18,10 @@ const RECORD_VERSION: u8 = 1;
 pub(super) const HEAD_BYTES: usize = 33;
 /// Where in a head the store's identity stands.
 pub(super) const WRITER_OFFSET: usize = 9;
+/// Where in a head the number stands.
+const SEQ_OFFSET: usize = 25;
+/// What the body of a record takes beside its samples, mostly.
+const RECORD_BYTES_FEW: usize = 16;
 /// The number of the marker.
 pub(super) const MARKER_SEQ: u64 = u64::MAX;
 
@@ -72,6 +76,14 @@ struct Record {
     samples: SampleBytes,
 }
 
+/// The same, to be written.
+#[derive(Serialize)]
+struct RecordRef<'a> {
+    series: &'a [SeriesDefinition],
+    deletes: &'a [Delete],
+    samples: SampleBytes,
+}
+
 /// Bytes that are written as such, not number by number.
 struct SampleBytes(Vec<u8>);
 
@@ -96,13 +108,16 @@ fn options() -> impl Options {
 /// # Panics
 /// When the group is larger than a record may be: the committer bounds it.
 pub(crate) fn encode_group(writer: Uuid, seq: u64, group: &Group) -> Vec<u8> {
-    let record = Record {
-        series: group.series.clone(),
-        deletes: group.deletes.clone(),
+    let record = RecordRef {
+        series: &group.series,
+        deletes: &group.deletes,
         samples: SampleBytes(samples::encode(&group.samples)),
     };
-    let body = options().serialize(&record).expect("the committer bounds a group");
-    with_head(writer, seq, &body)
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + RECORD_BYTES_FEW + record.samples.0.len());
+    bytes.resize(HEAD_BYTES, 0);
+    options().serialize_into(&mut bytes, &record).expect("the committer bounds a group");
+    put_head(writer, seq, &mut bytes);
+    bytes
 }
 
 /// A record that says nothing, under a number that no group has: where it is found, a generation's
@@ -112,16 +127,20 @@ pub(super) fn encode_marker(writer: Uuid) -> Vec<u8> {
 }
 
 fn with_head(writer: Uuid, seq: u64, body: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
-    bytes.extend_from_slice(&[0; 4]);
-    bytes.push(RECORD_VERSION);
-    bytes.extend_from_slice(&u32::try_from(body.len()).expect("the committer bounds a group").to_le_bytes());
-    bytes.extend_from_slice(writer.as_bytes());
-    bytes.extend_from_slice(&seq.to_le_bytes());
-    bytes.extend_from_slice(body);
-    let checksum = crc32c::crc32c(&bytes[4..]);
-    bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+    let mut bytes = [&[0; HEAD_BYTES], body].concat();
+    put_head(writer, seq, &mut bytes);
     bytes
+}
+
+/// Fills the head of a record, for which room is left before its body.
+fn put_head(writer: Uuid, seq: u64, record: &mut [u8]) {
+    let body_bytes = u32::try_from(record.len() - HEAD_BYTES).expect("the committer bounds a group");
+    record[4] = RECORD_VERSION;
+    record[5..WRITER_OFFSET].copy_from_slice(&body_bytes.to_le_bytes());
+    record[WRITER_OFFSET..SEQ_OFFSET].copy_from_slice(writer.as_bytes());
+    record[SEQ_OFFSET..HEAD_BYTES].copy_from_slice(&seq.to_le_bytes());
+    let checksum = crc32c::crc32c(&record[4..]);
+    record[..4].copy_from_slice(&checksum.to_le_bytes());
 }
 
 /// The number and the length of the record that `bytes` begin with, if they begin with a whole one of

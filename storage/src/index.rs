@@ -43,12 +43,10 @@ pub(crate) struct Index {
     doubtful: AtomicBool,
     /// The last checkpoint that is durable.
     checkpoint: Mutex<Checkpoint>,
-    /// Bytes that were put or read since the database was opened.
+    /// About so many bytes of memory does the database hold: what was put or read since it was opened.
     moved_bytes: AtomicU64,
 }
 
-/// So many bytes are put or read before the database is closed for the memory that it holds.
-const MOVED_BYTES_MAX: u64 = 8 << 20;
 /// Of so many bytes on disk one comes into memory when the database is opened: where its pages lie.
 const BYTES_PER_PLACE_BYTE: u64 = 8;
 
@@ -181,10 +179,11 @@ impl Index {
         self.doubtful.load(Ordering::Acquire)
     }
 
-    /// Closes the database, durably, if it holds much memory; the next call opens it again. What sled read or
-    /// wrote stays in memory however small a cache it is given, and where each page lies does at all times.
-    pub(crate) fn let_go_of_memory(&self) -> Result<()> {
-        if self.moved_bytes.load(Ordering::Relaxed) < MOVED_BYTES_MAX {
+    /// Closes the database, durably, if it holds more memory than that; the next call opens it again. What sled
+    /// read or wrote stays in memory however small a cache it is given, and where each page lies does at all
+    /// times.
+    pub(crate) fn let_go_of_memory(&self, memory_max_bytes: u64) -> Result<()> {
+        if self.moved_bytes.load(Ordering::Relaxed) <= memory_max_bytes || self.trees.lock().is_none() {
             return Ok(());
         }
         self.sync()?;

@@ -44,7 +44,7 @@ impl Inner {
             done.series_forgotten = self.forget_empty_series()?;
         }
         self.tidy_catalog()?;
-        self.index.let_go_of_memory()?;
+        self.index.let_go_of_memory(self.state.options.index_memory_max)?;
         Ok(done)
     }
 

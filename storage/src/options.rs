@@ -37,6 +37,9 @@ pub struct Options {
     /// [`Db::maintain`](crate::Db::maintain) merges blocks of about one size of a partition once they are
     /// more than this. Default 8.
     pub blocks_per_partition_max: usize,
+    /// The index's database is closed while nobody needs it once it holds about so many bytes of memory, and
+    /// opened when it is needed again. Default 8 MiB.
+    pub index_memory_max: u64,
     /// Writes are refused while the volume has less room than this. Default 64 MiB.
     pub free_bytes_min: u64,
     /// What to do when the index or the log is damaged. Default: refuse to open.
@@ -72,6 +75,7 @@ impl Default for Options {
             seal_head_samples: 2_500_000,
             seal_every_ms: 120 * MINUTE_MS,
             blocks_per_partition_max: 8,
+            index_memory_max: 8 << 20,
             free_bytes_min: 64 << 20,
             on_damage: OnDamage::Refuse,
             queued_samples_max: 4_000_000,

@@ -45,7 +45,7 @@ pub(crate) fn recover(dir: &Path, options: &Options, new_store: StoreRecord) -> 
     let (index, store) = Index::open(&options.disk, &index_path, new_store)?;
     identity::check(&options.disk, dir, &store)?;
     let mut loaded = index.load()?;
-    index.let_go_of_memory()?;
+    index.let_go_of_memory(options.index_memory_max)?;
     let state = Arc::new(State::new(dir, options.clone(), store.partition_ms));
     let checkpoint = loaded.checkpoint;
     state.sealed_seq.store(checkpoint.next_seq.saturating_sub(1), Ordering::Relaxed);

@@ -63,7 +63,7 @@ impl Inner {
         let damaged = self.state.damage.generations.lock().clone();
         log::drop_older(&self.state.options.disk, &self.state.dir, generation, &damaged)?;
         self.state.counters.log_bytes.fetch_sub(older_bytes, Ordering::Relaxed);
-        self.index.let_go_of_memory()
+        self.index.let_go_of_memory(self.state.options.index_memory_max)
     }
 
     /// Writes a block for each class and partition, durably, into `written`.

@@ -33,6 +33,7 @@ fn options(power: Arc<Power>) -> Options {
         blocks_per_partition_max: 2,
         rollups: RollupWindows::from([(250, None), (1_250, None)]),
         out_of_order_window_ms: 0,
+        index_memory_max: 0,
         // sled may not read an index of which any sectors are old: it is made anew then, and loses nothing.
         on_damage: OnDamage::SetAside,
         disk: Disk::watched(power),

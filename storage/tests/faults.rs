@@ -193,7 +193,8 @@ fn a_volume_that_was_full_while_sealing_lets_seals_go_on_once_there_is_room() {
         return;
     };
     let data = volume.0.path().join("data");
-    let db = open(&data, Options { free_bytes_min: 0, ..Options::default() }).expect("opens");
+    let db =
+        open(&data, Options { free_bytes_min: 0, index_memory_max: 0, ..Options::default() }).expect("opens");
     for pod in 0..200 {
         append(&db, pod, 200).expect("appended");
     }

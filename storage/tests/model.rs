@@ -63,6 +63,7 @@ fn open(dir: &Path) -> Db {
         blocks_per_partition_max: 2,
         rollups: RollupWindows::from([(250, None), (1_250, None)]),
         out_of_order_window_ms: 0,
+        index_memory_max: 0,
         ..Options::default()
     };
     Db::open(dir, options, Uuid::from_u128(1)).expect("opens")

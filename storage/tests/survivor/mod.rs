@@ -32,6 +32,7 @@ pub(crate) fn open(dir: &Path) -> Db {
         rollups: RollupWindows::from([(WINDOW_MS, Some(1_000 * STEP_MS))]),
         seal_log_bytes: 8 << 10,
         blocks_per_partition_max: 2,
+        index_memory_max: 0,
         ..Options::default()
     };
     Db::open(dir, options, Uuid::new_v4()).expect("the store always opens")

@@ -75,8 +75,9 @@ pub(crate) fn fuzz_index(bytes: &[u8]) {
     let Some((head, index)) = bytes.split_first_chunk::<6>() else { return };
     let [a, b, c, d, e, f] = *head;
     let (count, offset) = (u32::from(u16::from_le_bytes([a, b])), u32::from_le_bytes([c, d, e, f]));
-    if let Some(entries) = entries::Entries::parse(index.to_vec(), count, 0, u64::from(offset)) {
+    if let Some(entries) = entries::Entries::parse(index, count, 0, u64::from(offset)) {
         assert_eq!(entries.iter().count(), count as usize);
+        assert_eq!(entries.lasts(index).count(), count as usize);
         entries.iter().for_each(|entry| assert!(!entries.of_series(entry.series).is_empty()));
     }
 }
@@ -119,9 +120,12 @@ mod tests {
             let entries = block.of_series(series);
             assert_eq!(entries.len(), 1);
             assert_eq!(block.read(&entries[0]).expect("read"), samples(series));
-            assert_eq!(Some(&entries[0].last), samples(series).last());
+            assert_eq!(Some(entries[0].last_ms), samples(series).last().map(|last| last.timestamp_ms));
             assert_eq!(entries[0].min_ms, 0);
         }
+        let mut lasts = Vec::new();
+        block.for_each_last(|entry, last| lasts.push((entry.series, Some(last)))).expect("read");
+        assert_eq!(lasts, [1, 2, 5].map(|series| (series, samples(series).last().copied())));
         assert!(block.of_series(3).is_empty());
     }
 

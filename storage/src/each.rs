@@ -100,8 +100,7 @@ impl State {
         }
         let mut in_memory = Vec::new();
         series.read_head(start_ms, end_ms, &mut in_memory);
-        let in_block =
-            |entry: &crate::block::ChunkEntry| entry.min_ms <= end_ms && entry.last.timestamp_ms >= start_ms;
+        let in_block = |entry: &crate::block::ChunkEntry| entry.min_ms <= end_ms && entry.last_ms >= start_ms;
         !in_memory.is_empty()
             || self
                 .blocks()

@@ -218,7 +218,7 @@ fn look_at_block(
         partition.chunks += 1;
         partition.samples += u64::from(entry.samples);
         partition.min_ms = partition.min_ms.min(entry.min_ms);
-        partition.max_ms = partition.max_ms.max(entry.last.timestamp_ms);
+        partition.max_ms = partition.max_ms.max(entry.last_ms);
         // Columns of times come in rising order; one that is shared has been counted.
         if times_end.is_none_or(|end| entry.times.offset >= end) {
             times_end = Some(entry.times.offset + u64::from(entry.times.bytes));

@@ -119,7 +119,7 @@ impl Inner {
                 && block
                     .of_series(delete.series)
                     .iter()
-                    .any(|entry| entry.min_ms <= delete.end_ms && entry.last.timestamp_ms >= delete.start_ms)
+                    .any(|entry| entry.min_ms <= delete.end_ms && entry.last_ms >= delete.start_ms)
         })
     }
 

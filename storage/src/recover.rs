@@ -146,15 +146,15 @@ pub(crate) fn restore_latest(state: &State) -> Result<Vec<(PathBuf, u32)>> {
     let deletes = state.deletes();
     let (mut touched, mut nameless) = (HashSet::new(), Vec::new());
     for block in state.blocks().iter() {
-        for entry in block.entries() {
+        block.for_each_last(|entry, last| {
             if deletes.touches(entry.series, block.record().sealed_seq) {
                 touched.insert(entry.series);
             } else if let Some(series) = state.registry.get(entry.series) {
-                series.note_latest(entry.last);
+                series.note_latest(last);
             } else {
                 nameless.push((block.path().to_owned(), entry.series));
             }
-        }
+        })?;
     }
     for series in touched.into_iter().filter_map(|id| state.registry.get(id)) {
         series.reset_latest(state.newest_sample(&series)?);

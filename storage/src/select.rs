@@ -110,7 +110,7 @@ impl State {
         let mut chunks = Vec::new();
         for block in blocks.iter().filter(|block| block.overlaps(start_ms, end_ms)) {
             let entries = block.of_series(series.id).into_iter();
-            let overlaps = |e: &ChunkEntry| e.min_ms <= end_ms && e.last.timestamp_ms >= start_ms;
+            let overlaps = |e: &ChunkEntry| e.min_ms <= end_ms && e.last_ms >= start_ms;
             chunks.extend(entries.filter(overlaps).map(|entry| (block, entry)));
         }
         // Blocks are in the order in which they were made; in time order nothing is left to be sorted.
@@ -185,27 +185,26 @@ impl State {
     /// The newest sample of one series, found anew in memory and in blocks.
     pub(crate) fn newest_sample(&self, series: &Series) -> Result<Option<Sample>> {
         let mut newest: Option<Sample> = None;
-        let mut note = |samples: &[Sample]| {
-            for sample in samples {
-                if newest.is_none_or(|newest| sample.total_cmp(&newest).is_gt()) {
-                    newest = Some(*sample);
-                }
+        let note = |newest: &mut Option<Sample>, samples: &[Sample]| {
+            let newest_of_these = samples.iter().copied().max_by(Sample::total_cmp);
+            if let Some(sample) = newest_of_these
+                && newest.is_none_or(|newest| sample.total_cmp(&newest).is_gt())
+            {
+                *newest = Some(sample);
             }
         };
         let mut in_memory = Vec::new();
         series.read_head(i64::MIN, i64::MAX, &mut in_memory);
-        note(&in_memory);
+        note(&mut newest, &in_memory);
         let deletes = self.deletes();
         for block in self.blocks().iter() {
-            let touched = deletes.touches(series.id, block.record().sealed_seq);
             for entry in block.of_series(series.id) {
-                if touched {
-                    let mut left = Vec::new();
-                    self.read_entry(block, &entry, (i64::MIN, i64::MAX), &deletes, &mut left)?;
-                    note(&left);
-                } else {
-                    note(&[entry.last]);
+                if newest.is_some_and(|newest| newest.timestamp_ms > entry.last_ms) {
+                    continue;
                 }
+                let mut left = Vec::new();
+                self.read_entry(block, &entry, (i64::MIN, i64::MAX), &deletes, &mut left)?;
+                note(&mut newest, &left);
             }
         }
         Ok(newest)

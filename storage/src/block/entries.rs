@@ -2,7 +2,8 @@
 //!
 //! Entries follow one another in the order of their chunks, so that offsets need not be said. A store
 //! keeps the indexes of all its blocks in memory: they stay packed there too, with a mark every so many
-//! entries to begin reading at.
+//! entries to begin reading at, and without the last values, which are most of an entry and asked for at the
+//! start alone.
 
 use super::HEADER_BYTES;
 use crate::bytes::{Reader, put_varint};
@@ -22,8 +23,8 @@ pub(crate) struct ChunkEntry {
     pub(crate) values: Column,
     /// The time of its first sample.
     pub(crate) min_ms: i64,
-    /// Its last sample, so that opening a store need not decode chunks to know the newest values.
-    pub(crate) last: Sample,
+    /// The time of its last sample.
+    pub(crate) last_ms: i64,
 }
 
 /// Where a column lies in the file.
@@ -115,9 +116,13 @@ struct Mark {
     offset: u64,
 }
 
+/// Bytes of a last value.
+const LAST_BYTES: usize = 8;
+
 /// A block's index in memory.
 #[derive(Debug)]
 pub(super) struct Entries {
+    /// As in the file, but for the last values.
     bytes: Box<[u8]>,
     times: Box<[TimesColumn]>,
     marks: Box<[Mark]>,
@@ -131,13 +136,14 @@ impl Entries {
     /// Takes over an index of `count` entries, whose columns must lie before `index_offset`. `None`: it
     /// says what can't be.
     pub(super) fn parse(
-        bytes: Vec<u8>,
+        index: &[u8],
         count: u32,
         partition_start_ms: i64,
         index_offset: u64,
     ) -> Option<Self> {
-        u32::try_from(bytes.len()).ok()?;
-        let mut reader = Reader::new(&bytes);
+        u32::try_from(index.len()).ok()?;
+        let mut reader = Reader::new(index);
+        let mut bytes = Vec::with_capacity(index.len().saturating_sub(LAST_BYTES * count as usize));
         let (mut times, mut marks) = (Vec::new(), Vec::new());
         let (mut samples, mut min_ms, mut max_ms) = (0u64, i64::MAX, i64::MIN);
         let mut at = Mark { series: 0, at: 0, times_columns: 0, offset: HEADER_BYTES as u64 };
@@ -145,6 +151,7 @@ impl Entries {
             if number % MARK_EVERY == 0 {
                 marks.push(at);
             }
+            let before = reader.rest();
             let entry = read_entry(&mut reader, &mut at, |of| match of {
                 Times::Column { bytes, first, span, offset } => {
                     let first_ms = partition_start_ms.wrapping_add(first as i64);
@@ -155,7 +162,9 @@ impl Entries {
                 }
                 Times::Known(number) => times.get(number as usize).copied(),
             })?;
-            at.at = (bytes.len() - reader.rest().len()) as u32;
+            bytes.extend_from_slice(before.get(..before.len() - reader.rest().len())?);
+            at.at = bytes.len() as u32;
+            reader.take(LAST_BYTES)?;
             let inside = entry.values.end() <= index_offset;
             let filled = (1..=CHUNK_SAMPLES_MAX).contains(&(entry.samples as usize));
             if !inside || !filled {
@@ -163,7 +172,7 @@ impl Entries {
             }
             samples += u64::from(entry.samples);
             min_ms = min_ms.min(entry.min_ms);
-            max_ms = max_ms.max(entry.last.timestamp_ms);
+            max_ms = max_ms.max(entry.last_ms);
         }
         let whole = reader.rest().is_empty() && at.offset == index_offset;
         whole.then(|| Self {
@@ -179,7 +188,23 @@ impl Entries {
 
     /// All entries, by series and then by time.
     pub(super) fn iter(&self) -> impl Iterator<Item = ChunkEntry> {
+        self.iter_with_ends().map(|(entry, _)| entry)
+    }
+
+    /// The same, each with where it ends in the bytes.
+    fn iter_with_ends(&self) -> impl Iterator<Item = (ChunkEntry, usize)> {
         self.from(self.marks.first().copied())
+    }
+
+    /// All entries with their last samples, of the bytes that this was made of.
+    pub(super) fn lasts<'a>(&'a self, index: &'a [u8]) -> impl Iterator<Item = (ChunkEntry, Sample)> + 'a {
+        let mut in_file = Reader::new(index);
+        let mut at = 0;
+        self.iter_with_ends().map_while(move |(entry, end)| {
+            in_file.take(end - std::mem::replace(&mut at, end))?;
+            let last = Sample::new(entry.last_ms, f64::from_bits(in_file.u64()?));
+            Some((entry, last))
+        })
     }
 
     /// The entries of one series, in time order.
@@ -187,23 +212,26 @@ impl Entries {
         // A mark names the series before it: from the last one below, the series' entries are to come.
         let after = self.marks.partition_point(|mark| mark.series < series);
         let mark = self.marks.get(after.saturating_sub(1)).copied();
-        self.from(mark).skip_while(|e| e.series < series).take_while(|e| e.series == series).collect()
+        let from_mark = self.from(mark).map(|(entry, _)| entry);
+        from_mark.skip_while(|e| e.series < series).take_while(|e| e.series == series).collect()
     }
 
-    fn from(&self, mark: Option<Mark>) -> impl Iterator<Item = ChunkEntry> {
+    /// The entries from a mark on, each with where it ends in the bytes.
+    fn from(&self, mark: Option<Mark>) -> impl Iterator<Item = (ChunkEntry, usize)> {
         let mut at = mark;
         let mut reader = Reader::new(at.and_then(|at| self.bytes.get(at.at as usize..)).unwrap_or_default());
         std::iter::from_fn(move || {
             let at = at.as_mut()?;
             let next = at.times_columns;
             // Everything was read once when the index was parsed.
-            read_entry(&mut reader, at, |times| {
+            let entry = read_entry(&mut reader, at, |times| {
                 let number = match times {
                     Times::Column { .. } => next,
                     Times::Known(number) => number,
                 };
                 self.times.get(number as usize).copied()
-            })
+            })?;
+            Some((entry, self.bytes.len() - reader.rest().len()))
         })
     }
 }
@@ -216,7 +244,7 @@ enum Times {
     Known(u32),
 }
 
-/// Reads the next entry, and moves `at` past it, its `at` aside.
+/// Reads the next entry up to its last value, and moves `at` past it, its `at` aside.
 fn read_entry(
     reader: &mut Reader<'_>,
     at: &mut Mark,
@@ -237,7 +265,6 @@ fn read_entry(
     } else {
         times_column(Times::Known(at.times_columns.checked_sub(back)?))?
     };
-    let last_value = f64::from_bits(reader.u64()?);
     let values = Column { offset: at.offset, bytes: values_bytes };
     at.offset = at.offset.checked_add(u64::from(values_bytes))?;
     at.series = series;
@@ -247,6 +274,6 @@ fn read_entry(
         times: times.column,
         values,
         min_ms: times.first_ms,
-        last: Sample::new(times.last_ms, last_value),
+        last_ms: times.last_ms,
     })
 }

@@ -37,7 +37,9 @@ impl Block {
         let path = record.path(data_dir);
         let file = File::open(&path).map_err(Error::io("open", &path))?;
         let file_bytes = file.metadata().map_err(Error::io("read", &path))?.len();
-        let (stage, entries) = read_index(&file, file_bytes, &record, &path)?;
+        let Index { stage, bytes, count, offset } = read_index(&file, file_bytes, &record, &path)?;
+        let entries = Entries::parse(&bytes, count, record.partition_start_ms, offset)
+            .ok_or_else(|| Error::damaged(&path, "its index contradicts itself"))?;
         Ok(Self { record, stage, path, file, file_bytes, entries })
     }
 
@@ -78,6 +80,14 @@ impl Block {
     /// All chunks, by series and then by time.
     pub(crate) fn entries(&self) -> impl Iterator<Item = ChunkEntry> {
         self.entries.iter()
+    }
+
+    /// All chunks with their last samples, so that opening a store need not decode chunks to know the newest
+    /// values. Those are not kept in memory: the file is read.
+    pub(crate) fn for_each_last(&self, mut each: impl FnMut(&ChunkEntry, Sample)) -> Result<()> {
+        let index = read_index(&self.file, self.file_bytes, &self.record, &self.path)?;
+        self.entries.lasts(&index.bytes).for_each(|(entry, last)| each(&entry, last));
+        Ok(())
     }
 
     /// Whether any sample may lie in `[start_ms, end_ms]`.
@@ -124,7 +134,7 @@ impl Block {
         let damaged = |error: &dyn std::fmt::Display| {
             let what = format!(
                 "{error}: series {} from {} to {} ms is lost",
-                entry.series, entry.min_ms, entry.last.timestamp_ms
+                entry.series, entry.min_ms, entry.last_ms
             );
             Error::damaged(&self.path, what)
         };
@@ -146,7 +156,18 @@ impl Block {
     }
 }
 
-fn read_index(file: &File, file_bytes: u64, record: &BlockRecord, path: &Path) -> Result<(Stage, Entries)> {
+/// A block's index as it stands in the file.
+struct Index {
+    stage: Stage,
+    bytes: Vec<u8>,
+    /// How many entries it has.
+    count: u32,
+    /// Where it begins.
+    offset: u64,
+}
+
+/// Reads the index, and checks it, the header and the footer by their checksums.
+fn read_index(file: &File, file_bytes: u64, record: &BlockRecord, path: &Path) -> Result<Index> {
     let damaged = |what: &str| Error::damaged(path, what);
     let read = |offset: u64, bytes: &mut [u8]| {
         file.read_exact_at(bytes, offset).map_err(|_| damaged("the file is shorter than it says"))
@@ -169,8 +190,7 @@ fn read_index(file: &File, file_bytes: u64, record: &BlockRecord, path: &Path) -
     if crc32c::crc32c(&index) != index_checksum {
         return Err(damaged("its index does not fit its checksum"));
     }
-    let entries = Entries::parse(index, count, record.partition_start_ms, index_offset);
-    Ok((stage, entries.ok_or_else(|| damaged("its index contradicts itself"))?))
+    Ok(Index { stage, bytes: index, count, offset: index_offset })
 }
 
 fn check_header(header: &[u8; HEADER_BYTES], record: &BlockRecord, path: &Path) -> Result<Stage> {

@@ -197,11 +197,15 @@ fn not_found(app: &App, selected: &Selected<'_>, name: &str) -> ApiError {
     let exists = selected.objects.map(|objects| objects.read().get(namespace.unwrap_or(""), name).is_some());
     let whole = namespace.map_or_else(|| name.to_owned(), |namespace| format!("{namespace}/{name}"));
     let what = kind.plural();
+    let of = if *kind == Kind::Pods { "each of its containers" } else { "it" };
     let why = match exists {
         Some(false) => format!("there is no such object among the cluster's {what}"),
+        _ if ByRules::hold(app) => format!(
+            "the queries of resourceRules give no value of both cpu and memory for {of} at present: ask them where the \
+             rules look"
+        ),
         _ => {
             let span = format_duration(whole_ms(app.settings.freshness));
-            let of = if *kind == Kind::Pods { "each of its containers" } else { "it" };
             format!("there are no two points of {of} within {span}: is it new, or its kubelet failing (up)?")
         }
     };

@@ -19,6 +19,9 @@ const AHEAD_MS: i64 = 600_000;
 /// A container that was started less than this before its point has used too little to tell.
 const STARTED_MS_MIN: i64 = 10_000;
 
+/// The name that container runtimes give a pod's sandbox, which is no container of its specification.
+pub const PAUSE_CONTAINER: &str = "POD";
+
 /// What something uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
@@ -61,7 +64,7 @@ pub async fn pods(
     namespace: Option<&str>,
     pod: Option<&str>,
 ) -> Result<Vec<PodUsage>, StoreError> {
-    let mut matchers = vec![Matcher::none_of("container", ["", "POD"].into_iter())];
+    let mut matchers = vec![Matcher::none_of("container", ["", PAUSE_CONTAINER].into_iter())];
     matchers.push(
         namespace.map_or_else(|| Matcher::not_equal("namespace", ""), |n| Matcher::equal("namespace", n)),
     );

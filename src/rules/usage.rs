@@ -1,7 +1,8 @@
 //! `resourceRules`: what pods and nodes use, by queries, for `metrics.k8s.io`.
 //!
 //! A container without cpu or without memory is not told of, and nor is its pod: a part of it would look like a pod that
-//! uses little (prometheus-adapter puts 0 there). Of which series the queries are is theirs to say, so the time
+//! uses little (prometheus-adapter puts 0 there). The pause container, for which cAdvisor mostly tells cpu and no memory,
+//! is left out, and keeps no pod from being told of. Of which series the queries are is theirs to say, so the time
 //! of a value is that of the question.
 
 use super::association::Association;
@@ -12,7 +13,7 @@ use super::relist::Rules;
 use super::source::{Point, SourceError, SourceNames};
 use super::template::Template;
 use crate::kubernetes::mapping::Resolver;
-use crate::query::usage::{PodUsage, Usage};
+use crate::query::usage::{PAUSE_CONTAINER, PodUsage, Usage};
 use crate::store::Scope;
 use crate::time::whole_ms;
 use std::collections::BTreeMap;
@@ -172,8 +173,8 @@ impl Rules {
         let key = |point: Point| {
             let label = |name: &str| point.labels.get(name).filter(|value| !value.is_empty()).cloned();
             let namespace = asked.namespace.map(str::to_owned).or_else(|| label(&namespace_label))?;
-            let key = (namespace, label(&pod_label)?, label(&queries.container_label)?);
-            Some((key, point))
+            let container = label(&queries.container_label).filter(|name| name != PAUSE_CONTAINER)?;
+            Some(((namespace, label(&pod_label)?, container), point))
         };
         Ok(points.into_iter().filter_map(key).collect())
     }

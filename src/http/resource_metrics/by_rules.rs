@@ -28,6 +28,11 @@ impl<'a> ByRules<'a> {
         Self { app, resolver: app.resolver(), scope: &caller.scope, namespace, name }
     }
 
+    /// Whether there are any.
+    pub(super) fn hold(app: &App) -> bool {
+        app.rules().is_some_and(|rules| rules.resource_rules().is_some())
+    }
+
     fn asked(&self) -> UsageAsked<'_> {
         UsageAsked {
             namespace: self.namespace,

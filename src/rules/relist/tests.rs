@@ -6,6 +6,7 @@ use crate::kubernetes::resources::resolve;
 use crate::kubernetes::selector;
 use crate::query::promql::Options;
 use crate::rules::source::{OWN_STORE, PromQl};
+use crate::rules::usage::UsageAsked;
 use crate::store::Scope;
 use crate::testing::{Fault, NOW_MS, TestApp};
 
@@ -224,4 +225,53 @@ async fn without_a_file_the_original_rules_hold() {
             || text.contains("[5m])) by (pod")),
         "{examples:?}"
     );
+}
+
+/// Rules for cpu and memory that leave no container out.
+const RESOURCE_RULES: &str = r#"
+resourceRules:
+  cpu:
+    containerQuery: 'sum by (<<.GroupBy>>) (rate(container_cpu_usage_seconds_total{<<.LabelMatchers>>}[2m]))'
+    nodeQuery: 'sum by (<<.GroupBy>>) (rate(node_cpu_usage_seconds_total{<<.LabelMatchers>>}[2m]))'
+    resources: {overrides: {node: {resource: node}, namespace: {resource: namespace}, pod: {resource: pod}}}
+    containerLabel: container
+  memory:
+    containerQuery: 'sum by (<<.GroupBy>>) (container_memory_working_set_bytes{<<.LabelMatchers>>})'
+    nodeQuery: 'sum by (<<.GroupBy>>) (node_memory_working_set_bytes{<<.LabelMatchers>>})'
+    resources: {overrides: {node: {resource: node}, namespace: {resource: namespace}, pod: {resource: pod}}}
+    containerLabel: container
+  window: 2m
+"#;
+
+#[tokio::test]
+async fn the_pause_container_keeps_no_pod_from_being_told_of_but_one_without_memory_does() {
+    let server = TestApp::new();
+    let labels = |name, pod, container| {
+        [("__name__", name), ("namespace", "shop"), ("pod", pod), ("container", container)]
+    };
+    for (pod, container) in [("web", "app"), ("web", "POD"), ("half", "app"), ("half", "side")] {
+        let samples: Vec<(i64, f64)> =
+            (0..=20).map(|at| (NOW_MS - 205_000 + at * 10_000, 5.0 * at as f64)).collect();
+        server.put_all(&labels("container_cpu_usage_seconds_total", pod, container), &samples);
+    }
+    for (pod, container) in [("web", "app"), ("half", "app")] {
+        server.put(&labels("container_memory_working_set_bytes", pod, container), NOW_MS - 5_000, 1e8);
+    }
+    let rules = rules(&server, RESOURCE_RULES);
+    let resolver = server.app.resolver();
+    let asked = UsageAsked {
+        namespace: Some("shop"),
+        name: None,
+        scope: &Scope::All,
+        resolver: &resolver,
+        now_ms: NOW_MS,
+    };
+    let pods = rules.pods_usage(&asked).await.expect("answered").expect("there are rules");
+    let [pod] = &pods[..] else { panic!("one pod: {pods:?}") };
+    assert_eq!(pod.name, "web");
+    let [(name, used)] = &pod.containers.iter().collect::<Vec<_>>()[..] else {
+        panic!("one container: {pod:?}")
+    };
+    assert_eq!((name.as_str(), used.memory_bytes), ("app", 100_000_000));
+    assert!(used.cpu_nanocores.abs_diff(500_000_000) < 1_000, "{used:?}");
 }

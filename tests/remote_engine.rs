@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::engine::{figure, latest, push, wait_until_sent};
 use common::process::{Server, free_port, lookback, run_to_end, wait_until};
 use common::prometheus::{self, Prometheus};
 use common::proxy::{BUSY_429, ERROR_500, LOSE_ANSWER, PASS, Proxy, SILENT, SLOW};
@@ -30,30 +31,6 @@ fn start_prometheus(dir: &Path, address: SocketAddr) -> Prometheus {
 
 fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], free_port()))
-}
-
-fn push(server: &Server, pod: &str, value: u32) -> u16 {
-    server.post(&format!("/write-metrics/namespaces/default/pods/{pod}/load"), format!("\"{value}\"")).status
-}
-
-/// What an autoscaler reads.
-#[track_caller]
-fn latest(server: &Server, pod: &str) -> String {
-    let path = format!("/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/{pod}/load");
-    let reply = server.get(&path);
-    assert_eq!(reply.status, 200, "{}", reply.text());
-    reply.json()["items"][0]["value"].as_str().unwrap().to_owned()
-}
-
-fn figure(server: &Server, name: &str) -> Option<u64> {
-    let metrics = server.get("/metrics").text();
-    let after_name = |line: &str| line.strip_prefix(name)?.trim_start_matches("{}").trim().parse().ok();
-    metrics.lines().find_map(after_name)
-}
-
-#[track_caller]
-fn wait_until_sent(server: &Server) {
-    wait_until("everything is sent", || figure(server, "lookback_outbox_samples") == Some(0));
 }
 
 fn resident_bytes(server: &Server) -> u64 {

@@ -1,6 +1,8 @@
 //! What the tests share.
 
+pub mod adapter;
 pub mod compare;
+pub mod engine;
 pub mod fake_kubelets;
 pub mod fake_kubernetes;
 pub mod manifests;

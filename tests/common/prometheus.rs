@@ -45,9 +45,21 @@ impl Prometheus {
         config: impl FnOnce(SocketAddr) -> String,
         args: &[&str],
     ) -> Self {
+        let process = Self::spawn(dir, address, &config(address), args);
+        let mut this = Self { process, client: Client::new(address), address };
+        wait_until("Prometheus is ready", || {
+            assert!(this.process.ended().is_none(), "it ended:\n{}", this.process.stderr.all());
+            this.client.send("GET", "/-/ready", &[], b"").is_ok_and(|reply| reply.status == 200)
+        });
+        this
+    }
+
+    /// The process alone, that is not waited for.
+    #[track_caller]
+    pub fn spawn(dir: &Path, address: SocketAddr, config: &str, args: &[&str]) -> Process {
         let file = dir.join("prometheus.yml");
-        std::fs::write(&file, config(address)).expect("a configuration");
-        let process = Process::spawn(
+        std::fs::write(&file, config).expect("a configuration");
+        Process::spawn(
             Command::new("prometheus")
                 .arg(format!("--config.file={}", file.display()))
                 .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
@@ -56,13 +68,7 @@ impl Prometheus {
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped()),
-        );
-        let mut this = Self { process, client: Client::new(address), address };
-        wait_until("Prometheus is ready", || {
-            assert!(this.process.ended().is_none(), "it ended:\n{}", this.process.stderr.all());
-            this.client.send("GET", "/-/ready", &[], b"").is_ok_and(|reply| reply.status == 200)
-        });
-        this
+        )
     }
 
     /// The result of a query, now.

@@ -11,8 +11,8 @@
 use super::process::wait_until;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How a proxy before an engine behaves.
@@ -32,6 +32,8 @@ pub struct Proxy {
     pub address: SocketAddr,
     pub mode: Arc<AtomicU8>,
     pub hits: Arc<AtomicUsize>,
+    /// The heads of requests, in small letters.
+    pub heads: Arc<Mutex<Vec<String>>>,
     /// After so many requests answers are lost, whatever the mode.
     pub lose_after: Arc<AtomicUsize>,
     stopped: Arc<AtomicBool>,
@@ -45,22 +47,24 @@ impl Proxy {
         let (stopped, lose_after) =
             (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(usize::MAX)));
         let losing = Arc::clone(&lose_after);
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&heads);
         let (modes, hit, stop) = (Arc::clone(&mode), Arc::clone(&hits), Arc::clone(&stopped));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }
-                let (mode, stop) = (modes.load(Ordering::SeqCst), Arc::clone(&stop));
+                let (mode, stop, seen) = (modes.load(Ordering::SeqCst), Arc::clone(&stop), Arc::clone(&seen));
                 let before = hit.fetch_add(1, Ordering::SeqCst);
                 let mode = if before >= losing.load(Ordering::SeqCst) { LOSE_ANSWER } else { mode };
                 std::thread::spawn(move || {
                     // Whoever asked may be gone.
-                    let _ = stream.and_then(|stream| answer(stream, engine, mode, &stop));
+                    let _ = stream.and_then(|stream| answer(stream, engine, mode, &stop, &seen));
                 });
             }
         });
-        Self { address, mode, hits, lose_after, stopped }
+        Self { address, mode, hits, heads, lose_after, stopped }
     }
 
     /// Behaves so from now on, until so many have seen it.
@@ -79,7 +83,13 @@ impl Drop for Proxy {
 }
 
 /// Answers one request of a connection, and closes it.
-fn answer(mut stream: TcpStream, engine: SocketAddr, mode: u8, stop: &AtomicBool) -> std::io::Result<()> {
+fn answer(
+    mut stream: TcpStream,
+    engine: SocketAddr,
+    mode: u8,
+    stop: &AtomicBool,
+    heads: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
     let (mut request, mut buffer) = (Vec::new(), [0; 65_536]);
     let body_begins = loop {
         let read = stream.read(&mut buffer)?;
@@ -91,6 +101,7 @@ fn answer(mut stream: TcpStream, engine: SocketAddr, mode: u8, stop: &AtomicBool
         }
     };
     let head = String::from_utf8_lossy(&request[..body_begins]).to_ascii_lowercase();
+    heads.lock().unwrap().push(head.clone());
     let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
     while request.len() < body_begins + length.unwrap_or(0_usize) {
         let read = stream.read(&mut buffer)?;

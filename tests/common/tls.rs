@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
 use axum::Router;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
@@ -68,6 +70,15 @@ impl TestCa {
         self.issue(&[common_name], Validity::Now, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// The certificate of a server with these names, or addresses.
+    pub fn server(&self, names: &[&str]) -> ClientIdentity {
+        let mut params = params(names, Validity::Now);
+        let named = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        params.subject_alt_names = named.expect("names").subject_alt_names;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(&params)
+    }
+
     /// A certificate with these common names, in order.
     pub fn issue(
         &self,
@@ -77,6 +88,10 @@ impl TestCa {
     ) -> ClientIdentity {
         let mut params = params(common_names, validity);
         params.extended_key_usages = vec![purpose];
+        self.sign(&params)
+    }
+
+    fn sign(&self, params: &CertificateParams) -> ClientIdentity {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         ClientIdentity { certificate: certificate.der().clone(), key_der: key.serialize_der() }
@@ -106,6 +121,25 @@ fn params(common_names: &[&str], validity: Validity) -> CertificateParams {
 pub struct ClientIdentity {
     pub certificate: CertificateDer<'static>,
     pub key_der: Vec<u8>,
+}
+
+impl ClientIdentity {
+    /// The certificate as a file has it.
+    pub fn certificate_pem(&self) -> String {
+        pem("CERTIFICATE", &self.certificate)
+    }
+
+    /// The key as a file has it.
+    pub fn key_pem(&self) -> String {
+        pem("PRIVATE KEY", &self.key_der)
+    }
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("text")).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
 /// Which TLS the client speaks.

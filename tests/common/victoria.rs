@@ -37,12 +37,19 @@ impl VictoriaMetrics {
     /// The same on a port that is known before.
     #[track_caller]
     pub fn start_on(dir: &Path, address: SocketAddr) -> Self {
+        Self::start_with(dir, address, &[])
+    }
+
+    /// The same with more flags.
+    #[track_caller]
+    pub fn start_with(dir: &Path, address: SocketAddr, args: &[&str]) -> Self {
         let process = Process::spawn(
             Command::new("victoria-metrics")
                 .arg(format!("-storageDataPath={}", dir.join("data").display()))
                 .arg(format!("-httpListenAddr={address}"))
                 .args(["-retentionPeriod=100y", "-memory.allowedBytes=64MiB", "-selfScrapeInterval=0"])
                 .arg("-search.disableCache")
+                .args(args)
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped()),

@@ -42,8 +42,12 @@ impl PrometheusStore {
             Call { query, ..Call::post(path, "application/x-www-form-urlencoded", bytes::Bytes::new()) };
         match self.engine().client().stream(call, timeout).await {
             Ok(_) => Ok(()),
-            Err(ClientError::Refused { status: 403..=405 | 501, .. }) => {
+            Err(ClientError::Refused { status: 403, .. }) => {
                 Err(refused("the engine does not let it: Prometheus needs --web.enable-admin-api"))
+            }
+            // Mimir, Cortex and what stands before Prometheus have no such path.
+            Err(ClientError::Refused { status: 404 | 405 | 501, .. }) => {
+                Err(refused("this engine has no API for it: delete there, by its own means"))
             }
             Err(ClientError::Refused { reason, .. }) if reason.contains("admin API") => {
                 Err(refused("the engine does not let it: Prometheus needs --web.enable-admin-api"))

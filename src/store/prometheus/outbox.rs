@@ -154,7 +154,7 @@ impl Outbox {
         size_max_bytes: u64,
         mut waiting: impl FnMut(&Taken),
     ) -> Result<(Self, Cursor), OutboxError> {
-        fs::create_dir_all(dir).map_err(|error| io_error(dir, &error))?;
+        create_dir(dir).map_err(|error| io_error(dir, &error))?;
         let lock = lock(dir)?;
         let mut state = State::default();
         for entry in fs::read_dir(dir).map_err(|error| io_error(dir, &error))? {
@@ -364,6 +364,23 @@ impl Drop for Outbox {
             let _ = thread.join();
         }
     }
+}
+
+/// Makes a directory and those above it, where they are missing, durably.
+fn create_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+        fs::create_dir(dir)?;
+        return File::open(".")?.sync_all();
+    };
+    create_dir(parent)?;
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    File::open(parent)?.sync_all()
 }
 
 fn lock(dir: &Path) -> Result<File, OutboxError> {

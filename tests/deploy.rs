@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Overlays, and the chart's values that say the same.
-fn variants() -> [(&'static str, Value); 9] {
+fn variants() -> [(&'static str, Value); 10] {
     [
         ("overlays/plain", json!({})),
         ("overlays/cert-manager", json!({"certManager": {"enabled": true}})),
@@ -36,6 +36,14 @@ fn variants() -> [(&'static str, Value); 9] {
                     }],
                     "externalRules": [],
                 },
+            }),
+        ),
+        (
+            DISTRIBUTED,
+            json!({
+                "replicas": 2,
+                "store": {"url": "http://victoria-metrics.monitoring.svc:8428"},
+                "certManager": {"enabled": true},
             }),
         ),
         (
@@ -68,7 +76,7 @@ fn serves_usage(name: &str) -> bool {
 
 const EVERYTHING: &str = "chart with everything";
 
-/// Over another engine: the chart has no values for this one.
+/// Several replicas over another engine.
 const DISTRIBUTED: &str = "overlays/distributed";
 
 /// Every rendering that a user can get from this tree, by its name.
@@ -96,7 +104,6 @@ fn renderings() -> Option<BTreeMap<String, Vec<Value>>> {
         "podAnnotations": {"c": "d"},
         "imagePullSecrets": [{"name": "registry"}],
     });
-    all.insert(DISTRIBUTED.to_owned(), objects(&kustomize(&kubectl, DISTRIBUTED)));
     all.insert(EVERYTHING.to_owned(), objects(&chart(&python, &rich)));
     Some(all)
 }
@@ -208,6 +215,12 @@ fn helm_finds_nothing_wrong_and_refuses_values_that_mean_nothing() {
     for values in [
         json!({"retention": "soon"}),
         json!({"replicas": 3}),
+        json!({"replicas": 0}),
+        json!({"replicas": 2, "certManager": {"enabled": true}}),
+        json!({"replicas": 2, "store": {"url": "http://mimir"}}),
+        json!({"store": {"url": "mimir:8080"}}),
+        json!({"store": {"writeUrl": "http://mimir/api/v1/push"}}),
+        json!({"store": {"url": "http://mimir", "queryUrl": "http://mimir"}}),
         json!({"externalMetrics": true}),
         json!({"describedResources": [{"apiGroups": [""], "resources": ["*"], "verbs": ["get"]}]}),
         json!({"describedResources": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["delete"]}]}),
@@ -339,7 +352,7 @@ fn replicas_block_no_drain_and_end_in_order() {
     for (name, objects) in &all {
         let set = &the(objects, "StatefulSet", "lookback")["spec"];
         let budget = &the(objects, "PodDisruptionBudget", "lookback")["spec"];
-        let replicas = if name == DISTRIBUTED { 2 } else { 1 };
+        let replicas = if name.ends_with(DISTRIBUTED) { 2 } else { 1 };
         assert_eq!((&set["replicas"], &budget["maxUnavailable"]), (&json!(replicas), &json!(1)), "{name}");
         assert_eq!(budget["selector"], set["selector"], "{name}");
         assert!(set["template"]["spec"]["terminationGracePeriodSeconds"].as_i64() >= Some(30), "{name}");

@@ -60,6 +60,42 @@ async fn a_preflight_fails_where_another_would_lose_its_autoscalers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_resource_metrics_api_is_never_taken_from_metrics_server_unasked() {
+    const USAGE: &str = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.metrics.k8s.io";
+    let fake = FakeKubernetes::start().await;
+    let kubeconfig = fake.kubeconfig("admin");
+    let asked = ["preflight", "--apis", "v1beta1.metrics.k8s.io"];
+    let (code, table, _) = lookback(&kubeconfig, &asked).await;
+    assert!(code == 0 && table.contains("free: can be registered"), "{table}");
+    let mut metrics_server = others();
+    metrics_server["metadata"]["labels"] = json!({"k8s-app": "metrics-server"});
+    metrics_server["spec"]["group"] = json!("metrics.k8s.io");
+    metrics_server["spec"]["service"] =
+        json!({"namespace": "kube-system", "name": "metrics-server", "port": 443});
+    fake.put(USAGE, metrics_server);
+    let (code, table, error) = lookback(&kubeconfig, &asked).await;
+    let row: Vec<&str> = table.lines().nth(1).expect("a row").split_whitespace().collect();
+    assert_eq!(code, 1, "{table}");
+    assert_eq!(
+        row[..4],
+        ["v1beta1.metrics.k8s.io", "kube-system/metrics-server", "yes", "REFUSED:"],
+        "{table}"
+    );
+    assert!(
+        error.contains("v1beta1.metrics.k8s.io would be taken") && error.contains("--take-over"),
+        "{error}"
+    );
+    assert_eq!(lookback(&kubeconfig, &[&asked[..], &["--take-over"]].concat()).await.0, 0);
+    assert_eq!(
+        lookback(&kubeconfig, &["preflight"]).await.0,
+        0,
+        "it is not among those that are registered unasked"
+    );
+    let written = fake.asked(API_SERVICES).into_iter().filter(|asked| asked.method != "GET").count();
+    assert_eq!(written, 0, "a preflight changes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_taken_over_is_given_back_as_it_was() {
     let fake = FakeKubernetes::start().await;
     let kubeconfig = fake.kubeconfig("admin");

@@ -174,6 +174,7 @@ async fn compare(peer: Peer, seconds: u64) {
                 aggregation: Aggregation::Avg,
                 counter: false,
                 samples_max: 50_000_000,
+                points_max: usize::MAX,
             };
             let read = store.range(&context, request).await.expect("an answer");
             read.series.iter().map(|series| series.samples.len()).sum()

@@ -33,6 +33,9 @@ pub struct Settings {
     pub points_max: usize,
     /// Most samples that one read of the store may take. A range question reads each of its sources.
     pub samples_max: usize,
+    /// Most points of one source that a range answer holds at a time, 16 bytes each; what has more is read and
+    /// sent part by part.
+    pub range_points_held_max: usize,
     /// Largest request body, in bytes, as sent.
     pub body_bytes_max: usize,
     /// Largest request body, in bytes, after decompression.
@@ -126,6 +129,7 @@ impl Default for Settings {
             store_timeout: Duration::from_secs(30),
             points_max: 50_000,
             samples_max: 50_000_000,
+            range_points_held_max: 500_000,
             body_bytes_max: 32 << 20,
             decoded_bytes_max: 128 << 20,
             request_bytes_max: 512 << 20,

@@ -94,6 +94,9 @@ pub struct RangeRequest {
     pub counter: bool,
     /// Most samples that may be read; more is [`StoreError::TooLarge`].
     pub samples_max: usize,
+    /// Most points that the answer may have, all series together; more is [`StoreError::TooManyPoints`], as
+    /// soon as that is known.
+    pub points_max: usize,
 }
 
 /// Resampled history, and what it was made of.
@@ -192,6 +195,14 @@ pub enum StoreError {
     /// The answer would be larger than the limit.
     #[error("{0}")]
     TooLarge(String),
+    /// A resampled answer would have more points than were asked for.
+    #[error(
+        "the answer has more than {points_max} points: ask for fewer series, a longer step or a shorter time"
+    )]
+    TooManyPoints {
+        /// The bound.
+        points_max: usize,
+    },
     /// It took too long.
     #[error("the store did not answer within {0:?}: ask for less, or again later")]
     DeadlineExceeded(Duration),

@@ -60,6 +60,7 @@ behaviours!(
     a_delete_removes_a_span_of_what_was_written_before,
     a_selection_larger_than_the_limit_is_refused,
     a_range_that_would_read_more_than_the_limit_is_refused,
+    a_range_of_more_points_than_are_asked_for_is_refused,
     a_reader_hands_out_series_in_label_order,
     concurrent_writers_lose_nothing,
     statistics_tell_what_is_held,

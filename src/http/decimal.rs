@@ -7,7 +7,9 @@ use std::fmt::{Result, Write};
 pub(super) fn write_f64(value: f64, text: &mut (impl Write + ?Sized)) -> Result {
     let mut buffer = zmij::Buffer::new();
     let shortest = buffer.format_finite(value);
-    if !value.is_finite() || shortest.contains('e') {
+    // Of numbers as they mostly are it is known that they have no exponent.
+    let is_plain = (1e-4..1e15).contains(&value.abs());
+    if !is_plain && (!value.is_finite() || shortest.contains('e')) {
         return write!(text, "{value}");
     }
     text.write_str(shortest.strip_suffix(".0").unwrap_or(shortest))
@@ -50,7 +52,8 @@ mod tests {
     proptest! {
         #[test]
         fn every_value_is_read_back_and_as_short_as_display_writes_it(bits in any::<u64>(), decimal in -1_000_000_000i64..1_000_000_000, digits in 0i32..12) {
-            for value in [f64::from_bits(bits), decimal as f64 / 10f64.powi(digits), decimal as f64, 0.0, -0.0] {
+            let edges = [1e-4, 1e15, 1e-4f64.next_down(), 1e15f64.next_down()];
+            for value in [f64::from_bits(bits), decimal as f64 / 10f64.powi(digits), decimal as f64, 0.0, -0.0].into_iter().chain(edges) {
                 let mut text = String::new();
                 write_f64(value, &mut text).expect("written");
                 let display = value.to_string();

@@ -6,7 +6,11 @@
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use foldhash::quality::{FixedState, FoldHasher};
+use std::hash::{BuildHasher, Hash, Hasher};
+
+/// What makes a tag of an answer: the same in each process, and fast enough for each point of a large one.
+pub type TagHasher = FoldHasher<'static>;
 
 /// The tag of an answer. Weak: a compressed form of the answer has the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,8 +18,8 @@ pub struct EntityTag(u64);
 
 impl EntityTag {
     /// The tag of what `hash` puts in.
-    pub fn of(hash: impl FnOnce(&mut DefaultHasher)) -> Self {
-        let mut hasher = DefaultHasher::new();
+    pub fn of(hash: impl FnOnce(&mut TagHasher)) -> Self {
+        let mut hasher = FixedState::with_seed(0).build_hasher();
         // Another version may write the same answer differently.
         env!("CARGO_PKG_VERSION").hash(&mut hasher);
         hash(&mut hasher);

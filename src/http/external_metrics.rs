@@ -281,6 +281,7 @@ async fn put_rates(
         aggregation: Aggregation::Avg,
         counter: true,
         samples_max: app.settings.samples_max,
+        points_max: usize::MAX,
     };
     let rates = app.store.range(context, request).await?;
     let rates: BTreeMap<_, f64> = rates

@@ -16,7 +16,7 @@
 
 use super::auth::Caller;
 use super::error::PrometheusError;
-use super::range::{FORM_BYTES_MAX, INLINE_POINTS_MAX, ask, method_not_allowed};
+use super::range::{FORM_BYTES_MAX, ask, method_not_allowed};
 use super::{Api, aside, parameters};
 use crate::app::App;
 use crate::query::summary::{PERCENTILES, Summary, SummaryQuestion, summarise};
@@ -25,6 +25,9 @@ use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
+
+/// An answer of up to this many points, a millisecond's work, is digested where it is.
+const INLINE_POINTS_MAX: usize = 20_000;
 
 /// The route of summaries.
 pub fn routes() -> Router<App> {

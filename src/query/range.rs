@@ -19,14 +19,19 @@
 //!    with one, so that nothing is counted twice.
 //! 5. A point that is not finite is left out, and so is a series without points.
 //!
+//! An answer of more than [`Settings::range_points_held_max`] points is read and sent pods by pods ([`large`]), with
+//! the same result.
+//!
 //! invariant: an answer carries no NaN and no infinity: OptiPod takes them for a usage.
 
+mod large;
 mod made_of;
 mod ownership;
 mod pods;
 mod question;
 pub mod selection;
 
+pub use large::LargeAnswer;
 pub(in crate::query) use question::Given;
 pub use question::{Merge, PARAMETERS, RangeQuestion};
 
@@ -36,8 +41,8 @@ use crate::store::{Context, LabelsRequest, RangeRead, RangeRequest, Store, Store
 use crate::text::start_of;
 use lookback_storage::{METRIC_NAME_LABEL, Matcher, RangeUse, Sample};
 use ownership::Owners;
-use pods::Pods;
-use std::collections::HashSet;
+use pods::{Merging, Pods};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 
@@ -95,27 +100,73 @@ impl RangeError {
     }
 }
 
-/// Answers `question` from `store`.
+/// Where a question is put, on whose behalf, and by which choices.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// What is asked.
+    pub question: &'a RangeQuestion,
+    /// Has the samples.
+    pub store: &'a dyn Store,
+    /// On whose behalf, and how long each call of the store may take.
+    pub context: &'a Context,
+    /// Which series answer which metric, and bounds.
+    pub settings: &'a Settings,
+}
+
+/// An answer, or the way to it.
+#[derive(Debug)]
+pub enum Answering {
+    /// All of it.
+    Whole(RangeAnswer),
+    /// It is too large to be held.
+    Large(LargeAnswer),
+}
+
+/// Answers a question, however large the answer is.
 ///
 /// # Errors
 /// When the metric is unknown, or the store fails or would read too much.
-pub async fn answer(
-    store: &dyn Store,
-    context: &Context,
-    settings: &Settings,
-    question: &RangeQuestion,
-) -> Result<RangeAnswer, RangeError> {
-    let asking = Asking { store, context, settings, question, used: Mutex::default() };
-    let mut answer = asking.find().await?;
-    if answer.series.is_empty() {
-        asking.refuse_unknown_metric().await?;
-        answer.infos.push(asking.nothing_found());
-    } else if let Some(merge) = question.merge {
-        answer.series = pods::merged(answer.series, merge);
-    }
-    answer.infos.extend(made_of::infos(&asking.used(), question));
-    Ok(answer)
+pub async fn answer(asked: Asked<'_>) -> Result<RangeAnswer, RangeError> {
+    Asking::of(asked).answer(usize::MAX).await
 }
+
+/// Answers a question where the answer can be held; else finds out how it is read part by part. What is
+/// merged can always be held.
+///
+/// # Errors
+/// As [`answer`].
+pub async fn begin(asked: Asked<'_>) -> Result<Answering, RangeError> {
+    match Asking::of(asked).answer(asked.settings.range_points_held_max).await {
+        Err(RangeError::Store(StoreError::TooManyPoints { .. })) => {}
+        answered => return answered.map(Answering::Whole),
+    }
+    let asking = Asking::of(asked);
+    let (by_kind, infos) = asking.pods_by_kind(&asking.owners()).await?;
+    let mut large = LargeAnswer::plan(&asking, by_kind, infos).await?;
+    let Some(merge) = asked.question.merge else { return Ok(Answering::Large(large)) };
+    let mut merging = Merging::of(merge);
+    large.merge(&asking, &mut merging).await?;
+    Ok(Answering::Whole(RangeAnswer { series: merging.finish(), infos: large.infos(&asking) }))
+}
+
+impl LargeAnswer {
+    /// The next series, in the order in which an answer has them; `None`: there are no more.
+    ///
+    /// # Errors
+    /// When the store fails or would read too much.
+    pub async fn next_series(&mut self, asked: Asked<'_>) -> Result<Option<Vec<PodSeries>>, RangeError> {
+        self.next(&Asking::of(asked)).await
+    }
+
+    /// How the series were found, for people: once all of them have been read.
+    #[must_use]
+    pub fn infos_of(&self, asked: Asked<'_>) -> Vec<String> {
+        self.infos(&Asking::of(asked))
+    }
+}
+
+/// For people.
+const SEVERAL_KINDS: &str = "several kinds have this name: give kind= to have one";
 
 struct Asking<'a> {
     store: &'a dyn Store,
@@ -126,7 +177,28 @@ struct Asking<'a> {
     used: Mutex<RangeUse>,
 }
 
+impl<'a> Asking<'a> {
+    fn of(Asked { question, store, context, settings }: Asked<'a>) -> Self {
+        Self { store, context, settings, question, used: Mutex::default() }
+    }
+}
+
 impl Asking<'_> {
+    /// All of the answer, if no source has more points than this.
+    async fn answer(&self, points_max: usize) -> Result<RangeAnswer, RangeError> {
+        let mut answer = self.find(points_max).await?;
+        if answer.series.is_empty() {
+            self.refuse_unknown_metric().await?;
+            answer.infos.push(self.nothing_found());
+        } else if let Some(merge) = self.question.merge {
+            let mut merging = Merging::of(merge);
+            merging.add(answer.series);
+            answer.series = merging.finish();
+        }
+        answer.infos.extend(made_of::infos(&self.used(), self.question));
+        Ok(answer)
+    }
+
     fn used(&self) -> MutexGuard<'_, RangeUse> {
         // Whoever panicked with it has left what was joined so far.
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
@@ -137,10 +209,12 @@ impl Asking<'_> {
         self.settings.usage_sources.get(&self.question.metric).cloned().unwrap_or_else(itself)
     }
 
-    /// The series of the workload's pods.
-    async fn find(&self) -> Result<RangeAnswer, RangeError> {
+    /// The pods that the workload owned, by its kind, and what there is to say of that.
+    async fn pods_by_kind(
+        &self,
+        owners: &Owners<'_>,
+    ) -> Result<(BTreeMap<String, BTreeSet<String>>, Vec<String>), RangeError> {
         let RangeQuestion { workload, kind, .. } = self.question;
-        let owners = self.owners();
         let mut by_kind = owners.pods_by_kind(workload).await?;
         let mut infos = Vec::new();
         if let Some(kind) = kind {
@@ -153,50 +227,76 @@ impl Asking<'_> {
                 ));
             }
         }
+        Ok((by_kind, infos))
+    }
+
+    /// The series of the workload's pods.
+    async fn find(&self, points_max: usize) -> Result<RangeAnswer, RangeError> {
+        let (by_kind, mut infos) = self.pods_by_kind(&self.owners()).await?;
         let mut owned: Vec<(String, Pods)> = Vec::new();
         for (kind, names) in &by_kind {
-            let pods = self.pods(&[Matcher::one_of("pod", names.iter().map(String::as_str))]).await?;
+            let one_of = Matcher::one_of("pod", names.iter().map(String::as_str));
+            let pods = self.pods(&[one_of], points_max).await?;
             if !pods.is_empty() {
-                infos.push(format!("{kind} {workload:?} had {} pods by their owners", names.len()));
+                infos.push(self.owned_info(kind, names.len()));
                 owned.push((kind.clone(), pods));
             }
         }
         if owned.len() > 1 {
-            infos.push("several kinds have this name: give kind= to have one".to_owned());
+            infos.push(SEVERAL_KINDS.to_owned());
             let series = owned.into_iter().flat_map(|(kind, pods)| pods.into_series(Some(&kind))).collect();
             return Ok(RangeAnswer { series, infos });
         }
         let mut found = owned.pop().map(|(_, pods)| pods).unwrap_or_default();
         let owned_pods = || by_kind.values().flatten().map(String::as_str);
         // The owner's word on a pod stands before the label's.
+        let workload = &self.question.workload;
         let labelled = [selection::by_label(workload), vec![Matcher::none_of("pod", owned_pods())]].concat();
-        let labelled = self.pods(&labelled).await?;
+        let labelled = self.pods(&labelled, points_max).await?;
         if !labelled.is_empty() {
-            infos.push(format!("selected by the label workload={workload:?}"));
+            infos.push(self.labelled_info());
             found = found.or_else_pods(labelled);
         }
-        // Where the label is in use, a pod without it belongs to something else; and a name has no kind.
-        let names_decide = if by_kind.is_empty() { found.is_empty() } else { kind.is_none() };
-        if names_decide {
-            let named = self.pods_of_unknown_owner(&owners, owned_pods().collect()).await?;
+        if self.names_decide(&by_kind, !found.is_empty())
+            && let Some((_, named)) = self.of_unknown_owner(owned_pods().collect()).await?
+        {
+            let named = self.pods(&named, points_max).await?;
             if !named.is_empty() {
-                infos.push(format!(
-                    "selected by pod names such as {}: no owner of these is known, and no series has the label \
-                     workload={workload:?}",
-                    selection::pod_name_examples(workload)
-                ));
+                infos.push(self.named_info());
                 found = found.or_else_pods(named);
             }
         }
         Ok(RangeAnswer { series: found.into_series(None), infos })
     }
 
-    /// The series of pods that have the workload's name and of which nothing says whose they are.
-    async fn pods_of_unknown_owner(
+    /// Whether the names of pods tell whose they are. Where the label is in use, a pod without it belongs to
+    /// something else; and a name has no kind.
+    fn names_decide(&self, by_kind: &BTreeMap<String, BTreeSet<String>>, found: bool) -> bool {
+        if by_kind.is_empty() { !found } else { self.question.kind.is_none() }
+    }
+
+    fn owned_info(&self, kind: &str, pods: usize) -> String {
+        format!("{kind} {:?} had {pods} pods by their owners", self.question.workload)
+    }
+
+    fn labelled_info(&self) -> String {
+        format!("selected by the label workload={:?}", self.question.workload)
+    }
+
+    fn named_info(&self) -> String {
+        let workload = &self.question.workload;
+        format!(
+            "selected by pod names such as {}: no owner of these is known, and no series has the label \
+             workload={workload:?}",
+            selection::pod_name_examples(workload)
+        )
+    }
+
+    /// The pods that have the workload's name and of which nothing says whose they are, and what selects them.
+    async fn of_unknown_owner(
         &self,
-        owners: &Owners<'_>,
         owned: HashSet<&str>,
-    ) -> Result<Pods, RangeError> {
+    ) -> Result<Option<(Vec<String>, Vec<Matcher>)>, RangeError> {
         let by_name = selection::by_pod_name(&self.question.workload)?;
         let in_namespace = vec![Matcher::equal("namespace", &self.question.namespace)];
         let request = LabelsRequest {
@@ -206,12 +306,12 @@ impl Asking<'_> {
         let mut names = self.store.labels(self.context, request).await?;
         names.retain(|name| !owned.contains(name.as_str()));
         if names.is_empty() {
-            return Ok(Pods::default());
+            return Ok(None);
         }
-        let known = owners.known_pods().await?;
+        let known = self.owners().known_pods().await?;
         names.retain(|name| !known.contains(name));
         let one_of = vec![Matcher::one_of("pod", names.iter().map(String::as_str))];
-        self.pods(&[by_name, one_of].concat()).await
+        Ok(Some((names, [by_name, one_of].concat())))
     }
 
     fn owners(&self) -> Owners<'_> {
@@ -227,17 +327,20 @@ impl Asking<'_> {
     }
 
     /// Asks all sources at once, so that together they take no longer than one call may.
-    async fn pods(&self, selection: &[Matcher]) -> Result<Pods, RangeError> {
-        let answers = futures::future::try_join_all(
-            self.sources().into_iter().map(|source| self.ask_source(source, selection)),
-        )
-        .await?;
+    async fn pods(&self, selection: &[Matcher], points_max: usize) -> Result<Pods, RangeError> {
+        let ask = |source| self.ask_source(source, selection, points_max);
+        let answers = futures::future::try_join_all(self.sources().into_iter().map(ask)).await?;
         let mut used = self.used();
         answers.iter().for_each(|read| used.join(&read.used));
         Ok(answers.into_iter().fold(Pods::default(), |pods, read| pods.or_else(read.series)))
     }
 
-    async fn ask_source(&self, source: UsageSource, selection: &[Matcher]) -> Result<RangeRead, StoreError> {
+    async fn ask_source(
+        &self,
+        source: UsageSource,
+        selection: &[Matcher],
+        points_max: usize,
+    ) -> Result<RangeRead, StoreError> {
         let question = self.question;
         let mut matchers = vec![
             Matcher::equal(METRIC_NAME_LABEL, source.series),
@@ -256,6 +359,7 @@ impl Asking<'_> {
             aggregation: question.aggregation,
             counter: source.counter,
             samples_max: self.settings.samples_max,
+            points_max,
         };
         self.store.range(self.context, request).await
     }

@@ -133,6 +133,7 @@ fn into_store_error(error: Error, timeout: Duration) -> StoreError {
     match error {
         error if error.is_no_space() => StoreError::NoSpace(error.to_string()),
         Error::TooManySamples { .. } => StoreError::TooLarge(error.to_string()),
+        Error::TooManyPoints { points_max } => StoreError::TooManyPoints { points_max },
         Error::Cancelled => StoreError::DeadlineExceeded(timeout),
         Error::Damaged { .. } => StoreError::Internal(error.to_string()),
         error => StoreError::Unavailable(error.to_string()),
@@ -241,12 +242,17 @@ impl Store for EmbeddedStore {
     }
 
     async fn range(&self, context: &Context, request: RangeRequest) -> Result<RangeRead, StoreError> {
+        // A question about a workload is put to several sources, most of which have nothing: no thread for those.
+        if within(&context.scope, &request.matchers, |selection| self.db.selects_nothing(selection)) {
+            return Ok(RangeRead::default());
+        }
         let read = move |db: &Db, scope: &Scope, cancelled: &(dyn Fn() -> bool + Sync)| {
             let limits = ReadLimits { samples_max: request.samples_max, cancelled };
             let grid =
                 Grid { start_ms: request.start_ms, end_ms: request.end_ms, step_ms: request.step_ms.max(1) };
             within(scope, &request.matchers, |selection| {
-                db.range(selection, grid, request.aggregation, request.counter, limits)
+                let (aggregation, counter) = (request.aggregation, request.counter);
+                db.range_of_points(selection, grid, aggregation, counter, request.points_max, limits)
             })
         };
         let read = self.read(context, read).await?;

@@ -370,6 +370,7 @@ impl Store for PrometheusStore {
         let first_ms = grid.first_sample_ms();
         let start_ms = if request.counter { first_ms.saturating_sub(gap_max_ms) } else { first_ms };
         let mut series: BTreeMap<Labels, Vec<Sample>> = BTreeMap::new();
+        let mut held = 0;
         let (scope, timeout, samples_max) = (&context.scope, context.timeout, request.samples_max);
         let visit = |labels, samples: Vec<Sample>| {
             let points = if request.counter {
@@ -377,6 +378,10 @@ impl Store for PrometheusStore {
             } else {
                 resample(&samples, grid, request.aggregation)
             };
+            held += points.len();
+            if held > request.points_max {
+                return ControlFlow::Break(());
+            }
             if !points.is_empty() {
                 series.insert(labels, points);
             }
@@ -391,6 +396,9 @@ impl Store for PrometheusStore {
             visit,
         );
         reading.await?;
+        if held > request.points_max {
+            return Err(StoreError::TooManyPoints { points_max: request.points_max });
+        }
         let series = series.into_iter();
         let series = series.map(|(labels, samples)| SeriesSamples { labels: Arc::new(labels), samples });
         Ok(RangeRead { series: series.collect(), used: RangeUse::default() })

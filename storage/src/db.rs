@@ -242,7 +242,30 @@ impl Db {
         counter: bool,
         limits: ReadLimits<'_>,
     ) -> Result<RangeRead> {
-        self.0.state.range(selection, grid, aggregation, counter, limits)
+        self.range_of_points(selection, grid, aggregation, counter, usize::MAX, limits)
+    }
+
+    /// [`range`](Self::range) of at most `points_max` points, all series together.
+    ///
+    /// # Errors
+    /// As `range`, and [`Error::TooManyPoints`] as soon as it is known that there are more.
+    pub fn range_of_points(
+        &self,
+        selection: Selection<'_>,
+        grid: Grid,
+        aggregation: Aggregation,
+        counter: bool,
+        points_max: usize,
+        limits: ReadLimits<'_>,
+    ) -> Result<RangeRead> {
+        self.0.state.range(selection, grid, aggregation, counter, points_max, limits)
+    }
+
+    /// Whether it takes no more than a short look at the index to know that nothing is selected. Touches
+    /// memory only, and waits for no writer.
+    #[must_use]
+    pub fn selects_nothing(&self, selection: Selection<'_>) -> bool {
+        self.0.state.postings.read().surely_none(selection.matchers)
     }
 
     /// Hands `visit` the selected series that have samples in `[start_ms, end_ms]`, bit for bit, one after

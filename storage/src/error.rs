@@ -91,6 +91,14 @@ pub enum Error {
         /// The limit.
         samples_max: usize,
     },
+    /// A resampled answer would have more points than allowed.
+    #[error(
+        "the answer has more than {points_max} points: ask for fewer series, a longer step or a shorter time"
+    )]
+    TooManyPoints {
+        /// The limit.
+        points_max: usize,
+    },
     /// The reader went away or its time was up.
     #[error("the read was cancelled")]
     Cancelled,

@@ -46,6 +46,8 @@ pub struct Options {
     pub on_damage: OnDamage,
     /// Most samples waiting to be committed. Default 4 million.
     pub queued_samples_max: usize,
+    /// How much of rollups is kept in memory as it was decoded last, in bytes. Default 64 MiB.
+    pub rollup_cache_bytes: usize,
     /// How many series there may be. Default as many as come.
     pub series_limits: SeriesLimits,
     /// The way to the file system, which a test may watch and cut off. Default as it is.
@@ -79,6 +81,7 @@ impl Default for Options {
             free_bytes_min: 64 << 20,
             on_damage: OnDamage::Refuse,
             queued_samples_max: 4_000_000,
+            rollup_cache_bytes: 64 << 20,
             series_limits: SeriesLimits::default(),
             disk: Disk::default(),
         }

@@ -140,6 +140,27 @@ impl Postings {
         selected.unwrap_or_else(|| self.all.clone())
     }
 
+    /// Whether the matchers that ask for one value already leave nothing. Looks at no expression, so it is
+    /// always a short look.
+    pub(crate) fn surely_none(&self, matchers: &[Matcher]) -> bool {
+        let of_one_value = |m: &&Matcher| m.op() == MatchOp::Equal && !m.value().is_empty();
+        let mut selected: Option<RoaringBitmap> = None;
+        for matcher in matchers.iter().filter(of_one_value) {
+            let posting =
+                self.by_name.get(matcher.name()).and_then(|label| label.by_value.get(matcher.value()));
+            let Some(posting) = posting else { return true };
+            let left = match selected {
+                None => posting.clone(),
+                Some(selected) => selected & posting,
+            };
+            if left.is_empty() {
+                return true;
+            }
+            selected = Some(left);
+        }
+        false
+    }
+
     fn matching(&self, matcher: &Matcher) -> RoaringBitmap {
         let label = self.by_name.get(matcher.name());
         let absent = || label.map_or_else(|| self.all.clone(), |label| &self.all - &label.any);

@@ -17,6 +17,7 @@
 //! its rollups are what is left: then they only ever lose what is deleted.
 
 pub(crate) mod build;
+mod cache;
 mod chunk;
 mod file;
 mod parts;
@@ -24,6 +25,7 @@ mod points;
 mod read;
 mod window;
 
+pub(crate) use cache::ColumnCache;
 pub use chunk::Column as Figure;
 pub(crate) use file::RollupFile;
 pub use parts::{Part, SeriesParts, Spans, VisitParts};

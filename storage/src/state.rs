@@ -10,7 +10,7 @@ use crate::options::Options;
 use crate::postings::Postings;
 use crate::registry::Registry;
 use crate::retention::Retention;
-use crate::rollup::Units;
+use crate::rollup::{ColumnCache, Units};
 use crate::room::Room;
 use crate::sample::Sample;
 use crate::series::{Inserted, Series};
@@ -42,6 +42,8 @@ pub(crate) struct State {
     blocks: RwLock<Arc<Vec<Arc<Block>>>>,
     /// Replaced as a whole, likewise.
     pub(crate) rollups: RwLock<Arc<Units>>,
+    /// What was read of them last.
+    pub(crate) columns: ColumnCache,
     /// What was in memory up to this log group is in blocks.
     pub(crate) sealed_seq: AtomicU64,
     /// Replaced as a whole, likewise.
@@ -103,6 +105,7 @@ impl State {
             retention: RwLock::new(Arc::new(Retention::of(&options))),
             told_ms: AtomicCell::new(None),
             room: Mutex::default(),
+            columns: ColumnCache::new(options.rollup_cache_bytes),
             options,
             partition_ms,
             registry: Registry::default(),

@@ -80,6 +80,20 @@ impl Process {
         self.child.id()
     }
 
+    /// The most memory that it has held since it was told to [`forget_peak`](Self::forget_peak), in bytes.
+    #[track_caller]
+    pub fn peak_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
+        let kb = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next());
+        kb.and_then(|kb| kb.parse::<u64>().ok()).expect("Linux tells it") * 1_024
+    }
+
+    /// Counts the peak of its memory anew.
+    #[track_caller]
+    pub fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.id()), "5").expect("it is ours");
+    }
+
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process ID");
         kill_process(pid, signal).expect("it runs");

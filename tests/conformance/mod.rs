@@ -110,6 +110,7 @@ fn ask(matchers: &[Matcher], grid: Grid, aggregation: Aggregation) -> RangeReque
         aggregation,
         counter: false,
         samples_max: 1_000_000,
+        points_max: usize::MAX,
     }
 }
 
@@ -338,6 +339,22 @@ pub(crate) async fn a_range_that_would_read_more_than_the_limit_is_refused(
     assert!(matches!(&error, StoreError::TooLarge(told) if told.contains("ask for")), "{error}");
     assert_eq!(all_of(100, &[]).await.expect("answered").series.len(), 2);
     assert_eq!(all_of(50, &[Matcher::equal("pod", "p1")]).await.expect("answered").series.len(), 1);
+}
+
+pub(crate) async fn a_range_of_more_points_than_are_asked_for_is_refused(store: Arc<dyn Store>, _: Promises) {
+    for pod in ["p1", "p2"] {
+        append(&*store, &series("a", pod), &irregular(50)).await;
+    }
+    let grid = Grid { start_ms: NOW_MS - 3_600_000, end_ms: NOW_MS, step_ms: 60_000 };
+    let ask_for = async |points_max| {
+        store.range(&all(), RangeRequest { points_max, ..ask(&[], grid, Aggregation::Avg) }).await
+    };
+    let answer = ask_for(usize::MAX).await.expect("answered");
+    let points: usize = answer.series.iter().map(|series| series.samples.len()).sum();
+    assert!(points > 2, "{points}");
+    let error = ask_for(points - 1).await.expect_err("refused");
+    assert!(matches!(error, StoreError::TooManyPoints { points_max } if points_max == points - 1), "{error}");
+    assert_eq!(ask_for(points).await.expect("answered"), answer);
 }
 
 pub(crate) async fn a_reader_hands_out_series_in_label_order(store: Arc<dyn Store>, promises: Promises) {

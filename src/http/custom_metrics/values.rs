@@ -269,6 +269,7 @@ impl Asking<'_> {
                 aggregation: Aggregation::Avg,
                 counter: true,
                 samples_max: self.app.settings.samples_max,
+                points_max: usize::MAX,
             };
             let rates = self.app.store.range(self.context, request).await?;
             let rates: BTreeMap<_, f64> = rates

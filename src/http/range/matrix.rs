@@ -4,7 +4,7 @@
 //! the shortest decimal that is read back as the same f64, never with an exponent.
 
 use crate::http::decimal::{self, Fraction};
-use crate::query::range::{PodSeries, RangeAnswer};
+use crate::query::range::{PodSeries, RangeQuestion};
 use lookback_storage::Sample;
 use std::fmt::Write;
 
@@ -15,15 +15,85 @@ const PIECE_BYTES: usize = 64 << 10;
 const POINT_BYTES_MAX: usize = 400;
 
 /// An answer as it is written, piece by piece: each is made when it is asked for, and what has been
-/// written of the answer is let go.
+/// written of the answer is let go. There are no more pieces where all series that were added are written, until
+/// more are added or it is finished.
 pub(super) struct Matrix {
     workload: String,
     namespace: String,
     series: std::vec::IntoIter<PodSeries>,
-    infos: Vec<String>,
+    /// What is told at the end; `None`: more series may come.
+    infos: Option<Vec<String>>,
     /// The samples of the series that was begun, and whether one of them was written.
     open: Option<(std::vec::IntoIter<Sample>, bool)>,
+    stamps: Stamps,
     state: State,
+}
+
+/// What stands between the values of two points, `"],[TIME,"`, for each point of the grid: it is the same in
+/// every series, so it is written once. invariant: grows with the points of one series alone.
+struct Stamps {
+    start_ms: i64,
+    step_ms: i64,
+    /// How many points the grid has.
+    points: u64,
+    text: String,
+    /// Where the text of each point ends.
+    ends: Vec<usize>,
+    /// The point that comes next where none is left out, and its time.
+    next: usize,
+    next_ms: i64,
+}
+
+/// What closes the point before; the first of a series has none.
+const CLOSE: &str = "\"],";
+
+impl Stamps {
+    fn of(question: &RangeQuestion) -> Self {
+        let RangeQuestion { start_ms, step_ms, .. } = *question;
+        let points = question.points();
+        Self { start_ms, step_ms, points, text: String::new(), ends: Vec::new(), next: 0, next_ms: start_ms }
+    }
+
+    /// Writes what stands before the value at a time.
+    fn write(&mut self, time_ms: i64, is_first: bool, json: &mut String) {
+        if time_ms != self.next_ms {
+            match self.place_of(time_ms) {
+                Some(place) => self.next = place,
+                None => {
+                    let close = if is_first { "" } else { CLOSE };
+                    return write_stamp(close, time_ms, json);
+                }
+            }
+        }
+        let at = self.next;
+        (self.next, self.next_ms) = (at + 1, time_ms.saturating_add(self.step_ms));
+        while self.ends.len() <= at {
+            let steps = i64::try_from(self.ends.len()).unwrap_or(i64::MAX);
+            let stamp_ms = self.start_ms.saturating_add(steps.saturating_mul(self.step_ms));
+            write_stamp(CLOSE, stamp_ms, &mut self.text);
+            self.ends.push(self.text.len());
+        }
+        let begin = at.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or_default();
+        let begin = if is_first { begin + CLOSE.len() } else { begin };
+        let end = self.ends.get(at).copied().unwrap_or_default();
+        json.push_str(self.text.get(begin..end).unwrap_or_default());
+    }
+
+    /// Which point of the grid lies at a time.
+    fn place_of(&self, time_ms: i64) -> Option<usize> {
+        let since_start = time_ms.checked_sub(self.start_ms)?;
+        let is_on_grid = since_start.checked_rem(self.step_ms) == Some(0);
+        let place = u64::try_from(since_start / self.step_ms.max(1)).ok().filter(|_| is_on_grid)?;
+        usize::try_from(place).ok().filter(|_| place < self.points)
+    }
+}
+
+fn write_stamp(close: &str, time_ms: i64, text: &mut String) {
+    text.push_str(close);
+    text.push('[');
+    // A string takes everything.
+    let _ = decimal::write_seconds(time_ms, text, Fraction::Shortest);
+    text.push_str(",\"");
 }
 
 /// What comes next.
@@ -36,16 +106,28 @@ enum State {
 }
 
 impl Matrix {
-    /// What is to be written of an answer about a workload.
-    pub(super) fn new(workload: &str, namespace: &str, answer: RangeAnswer) -> Self {
+    /// The answer to a question, whose points lie on the question's grid.
+    pub(super) fn new(question: &RangeQuestion) -> Self {
         Self {
-            workload: workload.to_owned(),
-            namespace: namespace.to_owned(),
-            series: answer.series.into_iter(),
-            infos: answer.infos,
+            workload: question.workload.clone(),
+            namespace: question.namespace.clone(),
+            series: Vec::new().into_iter(),
+            infos: None,
             open: None,
+            stamps: Stamps::of(question),
             state: State::Head,
         }
+    }
+
+    /// These series come next; to be called where all that were added are written.
+    pub(super) fn add(&mut self, series: Vec<PodSeries>) {
+        assert!(self.series.len() == 0, "series that were added are not written yet");
+        self.series = series.into_iter();
+    }
+
+    /// No more series come.
+    pub(super) fn finish(&mut self, infos: Vec<String>) {
+        self.infos = Some(infos);
     }
 
     fn write_head(&mut self, json: &mut String) {
@@ -53,9 +135,9 @@ impl Matrix {
         self.state = State::Series(true);
     }
 
-    fn write_tail(&mut self, json: &mut String) {
+    fn write_tail(&mut self, infos: &[String], json: &mut String) {
         json.push_str(r#"]},"infos":["#);
-        for (place, info) in self.infos.iter().enumerate() {
+        for (place, info) in infos.iter().enumerate() {
             json.push_str(if place > 0 { "," } else { "" });
             write_string(info, json);
         }
@@ -92,17 +174,14 @@ impl Matrix {
         let Some((samples, begun)) = &mut self.open else { return };
         while json.len() + POINT_BYTES_MAX < PIECE_BYTES {
             let Some(sample) = samples.next() else {
-                json.push_str("]}");
+                json.push_str(if *begun { "\"]]}" } else { "]}" });
                 self.open = None;
                 return;
             };
-            json.push_str(if *begun { ",[" } else { "[" });
+            self.stamps.write(sample.timestamp_ms, !*begun, json);
             *begun = true;
             // A string takes everything.
-            let _ = decimal::write_seconds(sample.timestamp_ms, json, Fraction::Shortest);
-            json.push_str(",\"");
             let _ = decimal::write_f64(sample.value, json);
-            json.push_str("\"]");
         }
     }
 }
@@ -119,14 +198,18 @@ impl Iterator for Matrix {
             match self.state {
                 State::Head => self.write_head(&mut json),
                 State::Series(_) if self.open.is_some() => self.write_points(&mut json),
-                State::Series(first) => match self.series.next() {
-                    Some(series) => self.begin_series(series, first, &mut json),
-                    None => self.write_tail(&mut json),
+                State::Series(first) => match (self.series.next(), self.infos.take()) {
+                    (Some(series), infos) => {
+                        self.infos = infos;
+                        self.begin_series(series, first, &mut json);
+                    }
+                    (None, Some(infos)) => self.write_tail(&infos, &mut json),
+                    (None, None) => break,
                 },
                 State::End => {}
             }
         }
-        Some(json)
+        (!json.is_empty()).then_some(json)
     }
 }
 
@@ -137,10 +220,29 @@ fn write_string(text: &str, json: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::query::range::RangeAnswer;
     use proptest::prelude::*;
 
+    /// All of an answer, piece by piece.
+    fn pieces(question: &RangeQuestion, answer: RangeAnswer) -> Vec<String> {
+        let mut matrix = Matrix::new(question);
+        matrix.add(answer.series);
+        matrix.finish(answer.infos);
+        matrix.collect()
+    }
+
+    /// A question whose grid begins here and has some of the points.
+    fn question(namespace: &str, start_ms: i64) -> RangeQuestion {
+        let given = ["workload", "namespace", "metric"].map(|name| (name, "my-app"));
+        let given = given.into_iter().chain([("start", "0"), ("end", "0")]);
+        let given = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let question = RangeQuestion::parse(given, 1, 0).expect("valid");
+        let end_ms = start_ms + 20_000 * 30_000;
+        RangeQuestion { namespace: namespace.to_owned(), start_ms, end_ms, step_ms: 30_000, ..question }
+    }
+
     fn write(namespace: &str, answer: RangeAnswer) -> String {
-        Matrix::new("my-app", namespace, answer).collect()
+        pieces(&question(namespace, 1_706_097_600_000), answer).concat()
     }
 
     fn answer(pod: &str, samples: &[(i64, f64)]) -> RangeAnswer {
@@ -199,10 +301,48 @@ mod tests {
     #[test]
     fn a_large_answer_comes_in_bounded_pieces() {
         let samples: Vec<_> = (0..20_161_i64).map(|i| (i * 30_000, f64::MIN_POSITIVE * i as f64)).collect();
-        let pieces: Vec<String> = Matrix::new("w", "ns", answer("pod", &samples)).collect();
+        let pieces = pieces(&question("ns", 0), answer("pod", &samples));
         assert!(pieces.len() > 10 && pieces.iter().all(|piece| piece.len() <= PIECE_BYTES));
         let json: serde_json::Value = serde_json::from_str(&pieces.concat()).expect("JSON");
         assert_eq!(json["data"]["result"][0]["values"].as_array().expect("a list").len(), 20_161);
+    }
+
+    #[test]
+    fn points_are_stamped_with_their_times_whichever_of_them_a_series_has() {
+        let start_ms = 999_999_970_000;
+        for times in [vec![0, 1, 2, 3], vec![2, 3, 19_999, 20_000], vec![20_000], vec![1, 20_001, 20_002]] {
+            let samples: Vec<_> = times.iter().map(|place| (start_ms + place * 30_000, 1.0)).collect();
+            let mut both = answer("a", &samples);
+            both.series.extend(answer("b", &samples[1..]).series);
+            both.series.extend(answer("c", &[(start_ms + 500, 1.0), samples[0]]).series);
+            let text = pieces(&question("ns", start_ms), both).concat();
+            let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            let told = |place: usize| -> Vec<i64> {
+                let values = json["data"]["result"][place]["values"].as_array().expect("a list").iter();
+                values.map(|point| (point[0].as_f64().expect("seconds") * 1e3).round() as i64).collect()
+            };
+            let expected: Vec<i64> = samples.iter().map(|(time_ms, _)| *time_ms).collect();
+            assert_eq!((told(0), told(1)), (expected.clone(), expected[1..].to_vec()));
+            assert_eq!(told(2), [start_ms + 500, expected[0]]);
+        }
+    }
+
+    #[test]
+    fn series_that_come_later_are_written_as_if_they_had_come_at_once() {
+        let all = || ["a", "b", "c"].map(|pod| answer(pod, &[(0, 1.0), (30_000, 2.0)]).series).concat();
+        let expected =
+            pieces(&question("ns", 0), RangeAnswer { series: all(), infos: vec!["i".into()] }).concat();
+        let mut matrix = Matrix::new(&question("ns", 0));
+        let mut text = String::new();
+        for one in all() {
+            text.extend(matrix.by_ref());
+            assert_eq!(matrix.next(), None);
+            matrix.add(vec![one]);
+        }
+        text.extend(matrix.by_ref());
+        matrix.finish(vec!["i".into()]);
+        text.extend(matrix.by_ref());
+        assert_eq!((text, matrix.next()), (expected, None));
     }
 
     proptest! {

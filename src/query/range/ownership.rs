@@ -91,6 +91,7 @@ impl Owners<'_> {
             aggregation: Aggregation::Last,
             counter: false,
             samples_max: self.samples_max,
+            points_max: usize::MAX,
         };
         Ok(self
             .store

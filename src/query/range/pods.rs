@@ -60,34 +60,51 @@ fn pod_and_container(labels: &Labels) -> (String, String) {
     (value("pod"), value("container"))
 }
 
-/// One series for each container (and kind), of all pods together.
-pub(super) fn merged(series: Vec<PodSeries>, merge: Merge) -> Vec<PodSeries> {
-    /// The points of each time: what they are folded to, and how many they are.
-    type Folded = BTreeMap<i64, (f64, u32)>;
-    let mut containers: BTreeMap<(Option<String>, String), Folded> = BTreeMap::new();
-    for PodSeries { container, kind, samples, .. } in series {
-        let folded = containers.entry((kind, container)).or_default();
-        for Sample { timestamp_ms, value } in samples {
-            let (so_far, count) = folded.entry(timestamp_ms).or_insert((value, 0));
-            *count += 1;
-            if *count > 1 {
-                *so_far = match merge {
-                    Merge::Sum | Merge::Avg => *so_far + value,
-                    Merge::Min => so_far.min(value),
-                    Merge::Max => so_far.max(value),
-                };
+/// Series on their way to one for each container (and kind), of all pods together.
+#[derive(Debug)]
+pub(super) struct Merging {
+    merge: Merge,
+    containers: BTreeMap<(Option<String>, String), Folded>,
+}
+
+/// The points of each time: what they are folded to, and how many they are.
+type Folded = BTreeMap<i64, (f64, u32)>;
+
+impl Merging {
+    pub(super) fn of(merge: Merge) -> Self {
+        Self { merge, containers: BTreeMap::new() }
+    }
+
+    /// Takes series of further pods.
+    pub(super) fn add(&mut self, series: Vec<PodSeries>) {
+        for PodSeries { container, kind, samples, .. } in series {
+            let folded = self.containers.entry((kind, container)).or_default();
+            for Sample { timestamp_ms, value } in samples {
+                let (so_far, count) = folded.entry(timestamp_ms).or_insert((value, 0));
+                *count += 1;
+                if *count > 1 {
+                    *so_far = match self.merge {
+                        Merge::Sum | Merge::Avg => *so_far + value,
+                        Merge::Min => so_far.min(value),
+                        Merge::Max => so_far.max(value),
+                    };
+                }
             }
         }
     }
-    let point = |(timestamp_ms, (folded, count)): (i64, (f64, u32))| {
-        let value = if merge == Merge::Avg { folded / f64::from(count) } else { folded };
-        Sample::new(timestamp_ms, value)
-    };
-    let merged = containers.into_iter().map(|((kind, container), folded)| {
-        let samples = folded.into_iter().map(point).filter(|sample| sample.value.is_finite()).collect();
-        PodSeries { pod: None, container, kind, samples }
-    });
-    merged.filter(|series: &PodSeries| !series.samples.is_empty()).collect()
+
+    /// The series of each container.
+    pub(super) fn finish(self) -> Vec<PodSeries> {
+        let point = |(timestamp_ms, (folded, count)): (i64, (f64, u32))| {
+            let value = if self.merge == Merge::Avg { folded / f64::from(count) } else { folded };
+            Sample::new(timestamp_ms, value)
+        };
+        let merged = self.containers.into_iter().map(|((kind, container), folded)| {
+            let samples = folded.into_iter().map(point).filter(|sample| sample.value.is_finite()).collect();
+            PodSeries { pod: None, container, kind, samples }
+        });
+        merged.filter(|series: &PodSeries| !series.samples.is_empty()).collect()
+    }
 }
 
 /// The sum point by point; a time that only one side has keeps its value.
@@ -181,7 +198,10 @@ mod tests {
             ])
         };
         let of_merge = |merge| {
-            let all = merged(pods().into_series(None), merge);
+            let mut merging = Merging::of(merge);
+            // Pods come in parts.
+            pods().into_series(None).into_iter().for_each(|series| merging.add(vec![series]));
+            let all = merging.finish();
             all.iter()
                 .map(|s| (s.container.clone(), s.samples.iter().map(|s| s.value).collect::<Vec<_>>()))
                 .collect::<Vec<_>>()

@@ -37,7 +37,8 @@ fn store_of(series: &[Stored<'_>]) -> TestApp {
 }
 
 async fn ask(server: &TestApp, question: &RangeQuestion) -> Result<RangeAnswer, RangeError> {
-    answer(server.store.as_ref(), &server.context(), &Settings::default(), question).await
+    let (store, context, settings) = (server.store.as_ref(), server.context(), Settings::default());
+    answer(Asked { question, store, context: &context, settings: &settings }).await
 }
 
 fn values(answer: &RangeAnswer) -> Vec<(&str, &str, Vec<f64>)> {
@@ -134,8 +135,13 @@ async fn nothing_is_seen_outside_of_the_scope() {
     let store = store_of(&[(labels("cpu", POD, "app", "web"), &[(300, 4.0)])]);
     let scope = Scope::Namespaces(Arc::new(BTreeSet::from(["other".to_owned()])));
     let (context, settings) = (store.app.context(&scope), Settings::default());
-    let answer = answer(store.store.as_ref(), &context, &settings, &question("cpu")).await;
-    let answer = answer.expect("answered");
+    let asked = Asked {
+        question: &question("cpu"),
+        store: store.store.as_ref(),
+        context: &context,
+        settings: &settings,
+    };
+    let answer = answer(asked).await.expect("answered");
     assert!(answer.series.is_empty());
 }
 
@@ -143,8 +149,13 @@ async fn nothing_is_seen_outside_of_the_scope() {
 async fn a_question_that_would_read_too_much_is_refused_with_what_to_do() {
     let store = store_of(&[(labels("cpu", POD, "app", "web"), &[(300, 4.0), (600, 4.0)])]);
     let settings = Settings { samples_max: 1, ..Settings::default() };
-    let answer = answer(store.store.as_ref(), &store.context(), &settings, &question("cpu")).await;
-    let error = answer.expect_err("refused");
+    let asked = Asked {
+        question: &question("cpu"),
+        store: store.store.as_ref(),
+        context: &store.context(),
+        settings: &settings,
+    };
+    let error = answer(asked).await.expect_err("refused");
     assert!(matches!(error, RangeError::Store(StoreError::TooLarge(_))), "{error}");
     assert!(error.to_string().contains("ask for fewer series or a shorter time"), "{error}");
 }

@@ -137,7 +137,9 @@ async fn a_workloads_history_is_found_after_three_rollouts() {
         let pairs = asked.iter().chain(more).map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
         let question = RangeQuestion::parse(pairs, 50_000, NOW_MS).expect("valid");
         let (context, settings) = (server.context(), &server.app.settings);
-        range::answer(server.store.as_ref(), &context, settings, &question).await.expect("answered")
+        let asked =
+            range::Asked { question: &question, store: server.store.as_ref(), context: &context, settings };
+        range::answer(asked).await.expect("answered")
     };
     let answer = ask(&[]).await;
     let pods: Vec<_> = answer.series.iter().map(|s| (s.pod.as_deref(), s.samples.len())).collect();

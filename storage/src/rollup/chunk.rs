@@ -9,7 +9,7 @@ use crate::sample::Sample;
 const WINDOWS_MAX: u64 = 100_000;
 
 /// Which figure of each window of a rollup is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Column {
     /// The least value.
     Min,
@@ -27,23 +27,94 @@ const COLUMNS: [Column; 4] = [Column::Min, Column::Max, Column::Sum, Column::Las
 /// One figure of each window, as it is read.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Figures {
-    /// Where the windows end.
-    pub(crate) ends_ms: Vec<i64>,
-    /// The figure.
-    pub(crate) values: Vec<f64>,
-    /// How many samples each holds.
-    pub(crate) counts: Vec<u32>,
+    /// Where the first window ends.
+    first_ms: i64,
+    window_ms: i64,
+    /// How many windows each lies after the first; `None`: they lie one behind the other.
+    places: Option<Vec<u32>>,
+    values: Vec<f64>,
+    counts: Counts,
+}
+
+/// How many samples each window holds.
+#[derive(Debug, PartialEq)]
+enum Counts {
+    Same(u32),
+    Each(Vec<u32>),
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self::Same(0)
+    }
+}
+
+impl Counts {
+    fn of(counts: Vec<u32>) -> Self {
+        match counts.first() {
+            Some(first) if counts.iter().all(|count| count == first) => Self::Same(*first),
+            _ => Self::Each(counts),
+        }
+    }
 }
 
 impl Figures {
-    /// One column of windows.
-    pub(super) fn of(windows: &[Window], column: Column) -> Self {
+    /// One column of windows of this length.
+    pub(super) fn of(windows: &[Window], window_ms: i64, column: Column) -> Self {
+        let first_ms = windows.first().map_or(0, |window| window.end_ms);
+        // A partition has far fewer windows than 2³².
+        let place =
+            |window: &Window| u32::try_from((window.end_ms - first_ms) / window_ms).unwrap_or(u32::MAX);
         Self {
-            ends_ms: windows.iter().map(|window| window.end_ms).collect(),
+            first_ms,
+            window_ms,
+            places: gaps(windows.iter().map(place).collect()),
             values: windows.iter().map(|window| figure(window, column)).collect(),
-            counts: windows.iter().map(|window| window.count).collect(),
+            counts: Counts::of(windows.iter().map(|window| window.count).collect()),
         }
     }
+
+    /// How many windows there are.
+    pub(super) fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// How many samples all of them hold.
+    pub(super) fn counted(&self) -> u64 {
+        match &self.counts {
+            Counts::Same(count) => u64::from(*count) * self.values.len() as u64,
+            Counts::Each(counts) => counts.iter().copied().map(u64::from).sum(),
+        }
+    }
+
+    /// What they take in memory, in bytes, themselves aside.
+    pub(super) fn bytes(&self) -> usize {
+        let counts = if let Counts::Each(counts) = &self.counts { counts.capacity() } else { 0 };
+        self.values.capacity() * 8 + (self.places.as_ref().map_or(0, Vec::capacity) + counts) * 4
+    }
+
+    /// Where each window ends, its figure, and how many samples it holds, in time order.
+    #[inline]
+    pub(super) fn each(&self, mut take: impl FnMut(i64, f64, u32)) {
+        for (at, value) in self.values.iter().enumerate() {
+            // As many places and counts as values: each is there.
+            let place =
+                self.places.as_ref().map_or(Some(at as i64), |places| places.get(at).map(|p| i64::from(*p)));
+            let count = match &self.counts {
+                Counts::Same(count) => Some(*count),
+                Counts::Each(counts) => counts.get(at).copied(),
+            };
+            if let (Some(place), Some(count)) = (place, count) {
+                take(self.first_ms + place * self.window_ms, *value, count);
+            }
+        }
+    }
+}
+
+/// Places of windows, where they do not lie one behind the other.
+fn gaps(places: Vec<u32>) -> Option<Vec<u32>> {
+    let regular = places.iter().zip(0..).all(|(place, next)| *place == next);
+    (!regular).then_some(places)
 }
 
 /// Writes the rollup of a series; `window_ms` is the file's.
@@ -146,6 +217,15 @@ fn figure(window: &Window, column: Column) -> f64 {
     }
 }
 
+fn figure_mut(window: &mut Window, column: Column) -> &mut f64 {
+    match column {
+        Column::Min => &mut window.min,
+        Column::Max => &mut window.max,
+        Column::Sum => &mut window.sum,
+        Column::Last => &mut window.last,
+    }
+}
+
 /// Numbers that are mostly the same: 1 and the number, or 0 and each.
 fn put_numbers(numbers: &[u64], bytes: &mut Vec<u8>) {
     match numbers.first() {
@@ -174,13 +254,17 @@ fn figures(reader: &mut Reader<'_>, window_ms: i64, wanted: Option<Column>) -> O
     if count == 0 {
         return Some(Figures::default());
     }
-    let mut place = reader.i64()?;
-    let mut ends_ms = Vec::with_capacity(count);
-    ends_ms.push(place.checked_mul(window_ms)?);
+    let first_place = reader.i64()?;
+    let first_ms = first_place.checked_mul(window_ms)?;
+    let mut places = Vec::with_capacity(count);
+    places.push(0u32);
+    let mut place = 0u32;
     for step in numbers(reader, count - 1)? {
-        place = place.checked_add_unsigned(step).filter(|_| step > 0)?;
-        ends_ms.push(place.checked_mul(window_ms)?);
+        place = place.checked_add(u32::try_from(step).ok().filter(|step| *step > 0)?)?;
+        places.push(place);
     }
+    // The last is the furthest: where it is a time, all are.
+    first_place.checked_add(i64::from(place))?.checked_mul(window_ms)?;
     let counts = numbers(reader, count)?;
     let counts = counts.into_iter().map(|count| u32::try_from(count).ok()).collect::<Option<_>>()?;
     let mut values = Vec::new();
@@ -191,29 +275,28 @@ fn figures(reader: &mut Reader<'_>, window_ms: i64, wanted: Option<Column>) -> O
             values = decode_values(encoded, count)?;
         }
     }
-    Some(Figures { ends_ms, values, counts })
+    Some(Figures { first_ms, window_ms, places: gaps(places), values, counts: Counts::of(counts) })
 }
 
 fn windows(reader: &mut Reader<'_>, window_ms: i64) -> Option<Vec<Window>> {
-    let mut columns = Vec::with_capacity(COLUMNS.len());
+    let mut windows: Vec<Window> = Vec::new();
     let start = *reader;
     for column in COLUMNS {
         *reader = start;
-        columns.push(figures(reader, window_ms, Some(column))?);
+        let figures = figures(reader, window_ms, Some(column))?;
+        windows.reserve(figures.len());
+        let mut at = 0;
+        figures.each(|end_ms, value, count| {
+            if at == windows.len() {
+                windows.push(Window { end_ms, count, min: value, max: value, sum: value, last: value });
+            }
+            if let Some(window) = windows.get_mut(at) {
+                *figure_mut(window, column) = value;
+            }
+            at += 1;
+        });
     }
-    let [min, max, sum, last] = <[Figures; 4]>::try_from(columns).ok()?;
-    let at = |place: usize| {
-        let value = |figures: &Figures| figures.values.get(place).copied();
-        Some(Window {
-            end_ms: *min.ends_ms.get(place)?,
-            count: *min.counts.get(place)?,
-            min: value(&min)?,
-            max: value(&max)?,
-            sum: value(&sum)?,
-            last: value(&last)?,
-        })
-    };
-    (0..min.ends_ms.len()).map(at).collect()
+    Some(windows)
 }
 
 #[cfg(test)]
@@ -255,8 +338,12 @@ mod tests {
             prop_assert_eq!(decode(&bytes, 10), Some(rolled.clone()));
             for column in COLUMNS {
                 let (figures, _) = decode_figures(&bytes, 10, column, false).flatten().expect("there");
-                let expected: Vec<f64> = rolled.values.iter().map(|window| figure(window, column)).collect();
-                prop_assert_eq!(figures.values, expected);
+                prop_assert_eq!(&figures, &Figures::of(&rolled.values, 10, column));
+                let mut told = Vec::new();
+                figures.each(|end_ms, value, count| told.push((end_ms, value, count)));
+                let expected: Vec<_> =
+                    rolled.values.iter().map(|w| (w.end_ms, figure(w, column), w.count)).collect();
+                prop_assert_eq!(told, expected);
                 let of_rates = decode_figures(&bytes, 10, column, true).expect("whole");
                 prop_assert_eq!(of_rates.is_some(), rolled.rates.is_some());
             }

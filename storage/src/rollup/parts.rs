@@ -153,13 +153,13 @@ impl Question<'_> {
                 return Ok(None);
             }
             at_ms = rolled.start_ms.saturating_add(self.state.partition_ms);
-            let windows = rolled.figures.ends_ms.iter().zip(&rolled.figures.values);
-            for ((end_ms, value), count) in windows.zip(&rolled.figures.counts) {
-                if *end_ms >= rolled.oldest_ms {
+            let Some((figures, _)) = &*rolled.kept else { continue };
+            figures.each(|end_ms, value, count| {
+                if end_ms >= rolled.oldest_ms {
                     // The last window of a partition ends with the partition's last sample.
-                    parts.push(Part { at_ms: (*end_ms).min(at_ms - 1), value: *value, count: *count });
+                    parts.push(Part { at_ms: end_ms.min(at_ms - 1), value, count });
                 }
-            }
+            });
         }
         let rest = (at_ms, self.end_ms);
         if rest.0 <= rest.1 && !self.take_samples(series, rest, parts_max, used, &mut parts)? {

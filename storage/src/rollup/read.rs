@@ -4,6 +4,7 @@
 //! multiples and the unit has seen all that there is. A reader takes the samples in memory first, then
 //! the blocks, then the rollups, so that nothing can fall between.
 
+use super::cache::{Kept, Key};
 use super::chunk::{Column, Figures};
 use super::parts::Spans;
 use super::points::{Points, column};
@@ -56,8 +57,8 @@ impl RangeUse {
 /// Figures of one partition that stand for its samples.
 pub(super) struct Rolled {
     pub(super) start_ms: i64,
-    pub(super) figures: Figures,
-    edges: Option<Edges>,
+    /// There are figures; with their edges where they are of rates.
+    pub(super) kept: Arc<Kept>,
     /// Windows that end before are kept no longer.
     pub(super) oldest_ms: i64,
 }
@@ -106,6 +107,7 @@ impl State {
         grid: Grid,
         aggregation: Aggregation,
         counter: bool,
+        points_max: usize,
         limits: ReadLimits<'_>,
     ) -> Result<RangeRead> {
         let mut series = self.select_series(selection);
@@ -113,7 +115,7 @@ impl State {
         let gap_max_ms = COUNTER_GAP_MAX_MS.max(grid.step_ms);
         let first_ms = grid.first_sample_ms();
         let start_ms = if counter { first_ms.saturating_sub(gap_max_ms) } else { first_ms };
-        let mut left = limits.samples_max;
+        let (mut left, mut held) = (limits.samples_max, 0);
         let mut read = RangeRead { series: Vec::with_capacity(series.len()), ..RangeRead::default() };
         for series in series {
             if (limits.cancelled)() {
@@ -130,6 +132,10 @@ impl State {
             let points = Points::new(grid, aggregation);
             let points = question.points(points, &series, &in_memory, &mut left, &mut read.used)?;
             let points = points.ok_or(Error::TooManySamples { samples_max: limits.samples_max })?;
+            held += points.len();
+            if held > points_max {
+                return Err(Error::TooManyPoints { points_max });
+            }
             if !points.is_empty() {
                 read.series.push((series.labels.share(), points));
             }
@@ -208,15 +214,16 @@ impl Question<'_> {
             {
                 return Ok(None);
             }
-            if !take(left, rolled.figures.ends_ms.len()) {
+            let Some((figures, edges)) = &*rolled.kept else { continue };
+            if !take(left, figures.len()) {
                 return Ok(None);
             }
-            if let Some(Edges { first, last, .. }) = rolled.edges {
-                let joined: Vec<Sample> = before.into_iter().chain([first]).collect();
+            if let Some(Edges { first, last, .. }) = edges {
+                let joined: Vec<Sample> = before.into_iter().chain([*first]).collect();
                 points.add_samples(&counter_rates(&joined, self.gap_max_ms));
-                before = Some(last);
+                before = Some(*last);
             }
-            points.add_windows(&rolled.figures, rolled.oldest_ms);
+            points.add_windows(figures, rolled.oldest_ms);
             at_ms = rolled.start_ms.saturating_add(self.state.partition_ms);
         }
         if at_ms <= self.end_ms
@@ -312,9 +319,12 @@ impl Question<'_> {
         for file in files {
             let window_ms = file.record.window_ms;
             let read = if deleted.is_empty() {
-                file.figures(series.id, column, self.counter)
+                let of_rates = self.counter;
+                let key = Key { file: file.record.id, series: series.id, column, of_rates };
+                self.state.columns.get_or_read(key, || file.figures(series.id, column, of_rates))
             } else {
-                file.read(series.id).map(|whole| without(whole, window_ms, &deleted, column, self.counter))
+                let whole = file.read(series.id);
+                whole.map(|whole| Arc::new(without(whole, window_ms, &deleted, column, self.counter)))
             };
             let found = match read {
                 Err(error @ Error::Damaged { .. }) => {
@@ -322,22 +332,22 @@ impl Question<'_> {
                     unit.broken.store(true, Ordering::Relaxed);
                     None
                 }
-                read => read?,
+                read => Some(read?),
             };
-            let Some((figures, edges)) = found else { continue };
+            let Some(kept) = found else { continue };
+            let Some((figures, edges)) = &*kept else { continue };
             // Windows leave out what is not finite; where nothing was left out, they count every sample.
             let stored = || blocks().map(|block| samples_of(block, series.id)).sum::<u64>();
-            let counted = || figures.counts.iter().copied().map(u64::from).sum::<u64>();
-            if matches!(self.asked, Asked::Parts(_)) && counted() < stored() {
+            if matches!(self.asked, Asked::Parts(_)) && figures.counted() < stored() {
                 continue;
             }
-            let joins = |edges: &Edges| {
+            let joins = edges.is_none_or(|edges| {
                 gap_max_ms(window_ms) == self.gap_max_ms
                     || edges.gap_min_ms.is_none_or(|gap_ms| gap_ms > self.gap_max_ms)
-            };
-            if edges.as_ref().is_none_or(joins) {
+            });
+            if joins {
                 let oldest_ms = self.oldest_ms(series, window_ms);
-                return Ok(Some((window_ms, Rolled { start_ms, figures, edges, oldest_ms })));
+                return Ok(Some((window_ms, Rolled { start_ms, kept, oldest_ms })));
             }
         }
         Ok(None)
@@ -367,13 +377,13 @@ fn without(
     deleted: &[(i64, i64)],
     column: Column,
     counter: bool,
-) -> Option<(Figures, Option<Edges>)> {
+) -> Kept {
     let left = deleted
         .iter()
         .try_fold(rolled?, |left, (start_ms, end_ms)| left.without(window_ms, *start_ms, *end_ms))?;
     if !counter {
-        return Some((Figures::of(&left.values, column), None));
+        return Some((Figures::of(&left.values, window_ms, column), None));
     }
     let rates = left.rates?;
-    Some((Figures::of(&rates.windows, column), Some(rates.edges)))
+    Some((Figures::of(&rates.windows, window_ms, column), Some(rates.edges)))
 }

@@ -248,6 +248,113 @@ async fn what_is_gone_ends_also_when_it_went_while_nobody_looked() {
     });
 }
 
+/// One container whose CPU counter is at `cpu` at a time in Unix milliseconds.
+fn counter_page(cpu: f64, at_ms: i64) -> Telling {
+    let labels = "container=\"app\",namespace=\"shop\",pod=\"web-0\"";
+    Telling::Text(format!(
+        "# TYPE container_cpu_usage_seconds_total counter\n\
+         container_cpu_usage_seconds_total{{{labels}}} {cpu} {at_ms}\n\
+         # TYPE container_memory_working_set_bytes gauge\n\
+         container_memory_working_set_bytes{{{labels}}} {} {at_ms}\n",
+        1e6 + cpu
+    ))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn optipods_two_queries_are_right_over_collected_counters_that_were_reset() {
+    let cluster = Cluster::start(&["n1"]).await;
+    // Every 15 s; between the third and the fourth the container starts anew.
+    let start_ms = common::store::now_ms() / 30_000 * 30_000 - 300_000;
+    let told = [(0, 100.0), (15, 104.0), (30, 109.0), (45, 2.0), (60, 5.0), (75, 9.0)];
+    cluster.kubelet(0).tells(counter_page(told[0].1, start_ms));
+    let server = cluster.with_ca(&[]);
+    let start_s = start_ms / 1_000;
+    tokio::task::block_in_place(|| {
+        for (seconds, cpu) in told {
+            let at_ms = start_ms + seconds * 1_000;
+            cluster.kubelet(0).tells(counter_page(cpu, at_ms));
+            wait_until("it is collected", || {
+                let at = format!("timestamp(container_cpu_usage_seconds_total @ {})", at_ms / 1_000);
+                value(&server, &at) == Some((at_ms / 1_000) as f64)
+            });
+        }
+        // As OptiPod asks: by POST, start and end with fractions, always at 30 s.
+        let ask = |promql: &str| -> Vec<(i64, f64)> {
+            let form = format!(
+                "query={}&start={}.000&end={}.000&step=30",
+                utf8_percent_encode(promql, NON_ALPHANUMERIC),
+                start_s + 15,
+                start_s + 75
+            );
+            let headers = [("Content-Type", "application/x-www-form-urlencoded")];
+            let reply =
+                server.client().send("POST", "/api/v1/query_range", &headers, form.as_bytes()).unwrap();
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            let answer = reply.json();
+            assert_eq!(answer["data"]["result"].as_array().unwrap().len(), 1, "{answer}");
+            let values = answer["data"]["result"][0]["values"].as_array().unwrap().iter();
+            let number = |value: &Value| value.as_str().unwrap().parse().unwrap();
+            values.map(|point| (point[0].as_i64().unwrap() - start_s, number(&point[1]))).collect()
+        };
+        let selector = "{namespace=\"shop\",pod=\"web-0\",container=\"app\"}";
+        let cpu = |window: &str| ask(&format!("rate(container_cpu_usage_seconds_total{selector}[{window}])"));
+        // What a window's samples rose by, with what was lost at the reset, over the time between the first and the
+        // last; to the window's start that is extrapolated, by half an interval where it begins far before them.
+        let expected = [
+            (15, 4.0 / 15.0 * 22.5 / 60.0),  // 100 104
+            (45, 11.0 / 45.0 * 60.0 / 60.0), // 100 104 109 | 2
+            (75, 9.0 / 45.0 * 60.0 / 60.0),  // 109 | 2 5 9
+        ];
+        let week = 604_800.0;
+        let of_week = [
+            (15, 4.0 / 15.0 * 22.5 / week),
+            (45, 11.0 / 45.0 * 52.5 / week),
+            (75, 18.0 / 75.0 * 82.5 / week),
+        ];
+        for (found, expected) in [(cpu("1m"), expected), (cpu("168h"), of_week)] {
+            assert_eq!(found.len(), expected.len(), "{found:?}");
+            for ((at, value), (expected_at, expected)) in found.into_iter().zip(expected) {
+                assert!(
+                    at == expected_at && (value / expected - 1.0).abs() < 1e-14,
+                    "{at}: {value}, not {expected}"
+                );
+            }
+        }
+        assert_eq!(
+            ask(&format!("container_memory_working_set_bytes{selector}")),
+            [(15, 1_000_104.0), (45, 1_000_002.0), (75, 1_000_009.0)]
+        );
+        assert!(server.terminate().success());
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubelets_that_answer_without_an_end_take_little_memory() {
+    const ENDLESS: usize = 4;
+    let names: Vec<String> = (0..=ENDLESS).map(|number| format!("n{number}")).collect();
+    let cluster = Cluster::start(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    cluster.kubelet(0).tells(Telling::Containers(vec![web("web-0")]));
+    let server = cluster.with_ca(&[]);
+    tokio::task::block_in_place(|| {
+        wait_until("all are asked", || cluster.kubelets.all.iter().all(|kubelet| kubelet.asked() > 1));
+        let process = &server.process;
+        process.forget_peak();
+        let before = process.peak_bytes();
+        // Ten million lines are 500 MB.
+        for kubelet in cluster.kubelets.all.iter().skip(1) {
+            kubelet.tells(Telling::Endless);
+        }
+        let failing = || metric(&server, "lookback_kubelets_failing");
+        wait_until("all have been refused", || failing() == ENDLESS as i64);
+        let rounds = cluster.kubelet(0).asked();
+        wait_until("it goes on", || cluster.kubelet(0).asked() > rounds + 3);
+        let grown = process.peak_bytes().saturating_sub(before);
+        println!("it grew by {grown} bytes");
+        assert!(grown < (ENDLESS as u64 * 40) << 20, "it grew by {grown} bytes");
+        assert!(server.terminate().success());
+    });
+}
+
 #[test]
 fn without_a_cluster_there_are_no_kubelets_to_ask() {
     let output = Command::new(env!("CARGO_BIN_EXE_lookback"))

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::process::{Reply, Server};
+use common::process::{Reply, Server, wait_until};
 use common::remote_write::{message, series};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -187,4 +187,53 @@ fn an_entity_tag_is_never_valid_for_another_answer() {
         assert_eq!(points(&other).as_array().unwrap().len(), points(&held).as_array().unwrap().len() + 1);
         held = other;
     }
+}
+
+#[test]
+fn an_entity_tag_ends_with_a_late_sample_a_delete_and_another_retention() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = dir.path().join("rules.yaml");
+    let keep = |days: u32| {
+        let text = format!("rules: [{{class: all, match: '{{__name__=\"cpu\"}}', keep: {days}d}}]\n");
+        let written = dir.path().join("rules.new");
+        std::fs::write(&written, text).unwrap();
+        std::fs::rename(&written, &rules).unwrap();
+    };
+    keep(20_000);
+    let (data, rules_flag) = (dir.path().join("data"), format!("--retention-rules={}", rules.display()));
+    let server = Server::start(&data, &["--log-level", "warn", "--retention", "off", &rules_flag]);
+    let samples: Vec<_> =
+        (0..120).map(|minute| ((START_S + minute * 60) * 1_000, minute as f64 / 7.0)).collect();
+    put(&server, &samples);
+    let path = format!("/api/v1/metrics?{}", question(&[]));
+    let ask = |tag: &str| server.client().send("GET", &path, &[("If-None-Match", tag)], b"").unwrap();
+    let tag_of = |reply: &Reply| reply.header("etag").unwrap().to_owned();
+    let changed = |held: &Reply, what: &str| {
+        let other = ask(&tag_of(held));
+        assert_eq!(other.status, 200, "after {what} the old answer is still called valid");
+        assert_ne!(other.body, held.body, "{what}");
+        let same = ask(&tag_of(&other));
+        assert_eq!((same.status, same.body.len()), (304, 0), "{what}");
+        other
+    };
+    let delete = |span: &str| {
+        let path = format!("/api/v1/admin/tsdb/delete_series?match[]=cpu{span}");
+        assert_eq!(server.post(&path, b"").status, 204);
+    };
+    let mut held = ask("");
+    // Older than the newest, within the window of what may come late.
+    put(&server, &[((START_S + 100 * 60 - 30) * 1_000, 1_000.0)]);
+    held = changed(&held, "a late sample");
+    delete(&format!("&start={}&end={}", START_S + 600, START_S + 660));
+    held = changed(&held, "a delete of a span");
+    keep(30);
+    wait_until("the shorter retention holds", || ask(&tag_of(&held)).status == 200);
+    held = changed(&held, "a shorter retention");
+    keep(20_000);
+    wait_until("the longer retention holds", || ask(&tag_of(&held)).status == 200);
+    held = changed(&held, "a longer retention");
+    delete("");
+    held = changed(&held, "a delete of the series");
+    put(&server, &samples[..2]);
+    changed(&held, "its return");
 }

@@ -9,6 +9,8 @@
 mod fake_kubernetes;
 #[path = "../tests/common/remote_write.rs"]
 mod remote_write;
+#[path = "common/server.rs"]
+mod server;
 #[path = "../tests/common/tls.rs"]
 mod tls;
 
@@ -17,10 +19,9 @@ use lookback::kubernetes::certificates::kept_ca_path;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::json;
-use std::io::{BufRead, BufReader};
+use server::{Running, free_port, start};
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tls::{Client, Http, TestCa, Tls};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -39,59 +40,8 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).expect("before the year 292278994")
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port()
-}
-
 fn pod(number: usize) -> String {
     format!("web-7d4b9c6f5d-{number:05}")
-}
-
-/// A process that ends with its owner.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Running {
-    /// CPU seconds that it has used.
-    fn cpu_seconds(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).expect("read");
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        fields[11..13].iter().map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>() / 100.0
-    }
-}
-
-/// The plain and the secure address.
-fn start(dir: &Path, kubeconfig: &Path) -> (Running, SocketAddr, SocketAddr) {
-    let mut process = Command::new(env!("CARGO_BIN_EXE_lookback"))
-        .args(["--listen", "127.0.0.1:0", "--trust-loopback", "--log-level", "warn", "--secure-port"])
-        .arg(free_port().to_string())
-        .arg("--kubeconfig")
-        .arg(kubeconfig)
-        .arg("--data-dir")
-        .arg(dir)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("started");
-    let (mut plain, mut secure) = (None, None);
-    for line in BufReader::new(process.stdout.take().expect("piped")).lines().map_while(Result::ok) {
-        for word in line.split_whitespace() {
-            if let Some(address) = word.strip_prefix("https://") {
-                secure = secure.or(address.parse().ok());
-            } else if let Some(address) = word.strip_prefix("http://") {
-                plain = plain.or(address.parse().ok());
-            }
-        }
-        if plain.is_some() && secure.is_some() {
-            break;
-        }
-    }
-    (Running(process), plain.expect("it says where"), secure.expect("it says where"))
 }
 
 /// Reads one answer into `buffer`; its status and where its body begins.
@@ -222,7 +172,7 @@ async fn of_lookback() {
     let front_ca = TestCa::new("front proxy CA");
     let fake = fake_cluster(&front_ca).await;
     let dir = tempfile::tempdir().expect("a directory");
-    let (server, plain, secure) = start(dir.path(), &fake.kubeconfig("lookback"));
+    let (server, plain, secure) = start(dir.path(), &fake.kubeconfig("lookback"), &[]);
     let pem = std::fs::read(kept_ca_path(dir.path())).expect("the CA");
     let client = Client {
         address: secure,

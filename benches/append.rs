@@ -40,6 +40,10 @@ fn append(criterion: &mut Criterion) {
                 took
             });
         });
+        if samples == 0 {
+            // Another one was asked for.
+            continue;
+        }
         let cpu_s = used_cpu.as_secs_f64() * 1e6 / samples as f64;
         println!("{writers} writers, {per_batch} samples a request: {cpu_s:.3} CPU s a million samples");
     }

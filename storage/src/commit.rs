@@ -1,7 +1,7 @@
 //! The committer: the one thread that changes the store. It takes what waits, checks it, writes it
 //! into the log as one, syncs once, and only then applies and acknowledges it.
 
-use crate::append::{OutOfOrder, Reject, WriteBatch, WriteReport};
+use crate::append::{NewSample, OutOfOrder, Reject, WriteReport};
 use crate::deletes::DeleteRecord;
 use crate::error::{Error, Result};
 use crate::labels::limits::SET_BYTES_MAX;
@@ -56,7 +56,9 @@ pub(crate) struct Rotated {
 
 /// Samples to append, their series looked up.
 pub(crate) struct Append {
-    pub(crate) batch: WriteBatch,
+    pub(crate) samples: Vec<NewSample>,
+    /// What samples refer to. The label sets that they were looked up by stay with the writer: whoever
+    /// allocated them frees them faster, and this thread is the one that all wait for.
     pub(crate) series: Vec<Arc<Series>>,
     pub(crate) now_ms: i64,
     pub(crate) out_of_order: OutOfOrder,
@@ -103,13 +105,13 @@ impl Committer {
 
     /// Commits an append together with those that wait behind it. False: stop.
     fn append_with_waiting(&mut self, first: Append) -> bool {
-        let mut samples = first.batch.samples.len();
+        let mut samples = first.samples.len();
         let mut appends = vec![first];
         let mut next = None;
         while samples < SAMPLES_PER_SYNC_MAX {
             match self.commands.try_recv() {
                 Ok(Command::Append(append)) => {
-                    samples += append.batch.samples.len();
+                    samples += append.samples.len();
                     appends.push(append);
                 }
                 Ok(other) => {
@@ -182,15 +184,13 @@ impl Committer {
 
     /// Decides which samples of an append are taken.
     fn admit(&self, mut append: Append, newcomers: &mut Newcomers) -> Pending {
-        for (series, labels) in append.series.iter_mut().zip(&append.batch.series) {
-            if series.is_removed() {
-                *series = self.state.resolve(labels);
-            }
+        for series in append.series.iter_mut().filter(|series| series.is_removed()) {
+            *series = self.state.resolve(&series.labels.to_labels());
         }
         let retention = self.state.retention();
         let mut report = WriteReport::default();
-        let mut admitted = Vec::with_capacity(append.batch.samples.len());
-        for (place, new) in append.batch.samples.iter().enumerate() {
+        let mut admitted = Vec::with_capacity(append.samples.len());
+        for (place, new) in append.samples.iter().enumerate() {
             let series = &append.series[new.series];
             let newest_ms = series.newest_admitted_ms();
             let timestamp_ms = match new.timestamp_ms {

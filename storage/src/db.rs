@@ -172,7 +172,7 @@ impl Db {
             return Err(Error::Overloaded);
         }
         let series = batch.series.iter().map(|labels| inner.state.resolve(labels)).collect();
-        let append = Append { batch, series, now_ms, out_of_order, done: Box::new(done) };
+        let append = Append { samples: batch.samples, series, now_ms, out_of_order, done: Box::new(done) };
         inner.commands.try_send(Command::Append(append)).map_err(|refused| {
             inner.queued_samples.fetch_sub(samples, Ordering::Relaxed);
             match refused {

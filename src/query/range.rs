@@ -19,7 +19,7 @@
 //!    with one, so that nothing is counted twice.
 //! 5. A point that is not finite is left out, and so is a series without points.
 //!
-//! An answer of more than [`Settings::range_points_held_max`] points is read and sent pods by pods ([`large`]), with
+//! An answer of more than [`Settings::range_points_held_max`] points is read and sent pods by pods ([`LargeAnswer`]), with
 //! the same result.
 //!
 //! invariant: an answer carries no NaN and no infinity: OptiPod takes them for a usage.

@@ -212,7 +212,8 @@ fn decode_label(message: &[u8]) -> Result<RawLabel<'_>, ProtobufError> {
     Ok((name, value))
 }
 
-fn decode_sample(message: &[u8]) -> Result<(i64, f64), ProtobufError> {
+/// A `Sample`, which is the same in 2.0.
+pub(super) fn decode_sample(message: &[u8]) -> Result<(i64, f64), ProtobufError> {
     let (mut timestamp_ms, mut value) = (0, 0.0);
     let mut fields = Fields::new(message);
     while let Some(field) = fields.next_field()? {

@@ -17,6 +17,7 @@
 
 use super::intake::{Intake, IntakeError};
 use super::packed::{each_field, uint64, varints};
+use super::remote_write::decode_sample;
 use crate::metadata::{Described, MetricType};
 use crate::protobuf::ProtobufError;
 use crate::text::start_of;
@@ -149,19 +150,6 @@ fn symbol<'s>(symbols: &[&'s [u8]], number: u64) -> Result<&'s str, String> {
     let bytes = usize::try_from(number).ok().and_then(|place| symbols.get(place));
     let bytes = bytes.ok_or_else(|| format!("a series refers to symbol {number} of {}", symbols.len()))?;
     str::from_utf8(bytes).map_err(|_| format!("symbol {number}, a label of a series, is not UTF-8"))
-}
-
-fn decode_sample(message: &[u8]) -> Result<(i64, f64), ProtobufError> {
-    let (mut timestamp_ms, mut value) = (0, 0.0);
-    each_field(message, |field| {
-        match field.number {
-            1 => value = field.double()?,
-            2 => timestamp_ms = field.int64()?,
-            _ => {}
-        }
-        Ok::<_, ProtobufError>(())
-    })?;
-    Ok((timestamp_ms, value))
 }
 
 /// What is not UTF-8 or refers to nothing is as if nobody had said it: it is a hint only.

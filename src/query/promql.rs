@@ -18,7 +18,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `guard`, `lower`, `expr`, `functions` | a query's text to expressions |
+//! | `guard`, `durations`, `lower`, `expr`, `functions` | a query's text to expressions |
 //! | `tree` | a query's tree, for those who build queries |
 //! | `engine`, `steps`, `outcome` | evaluation put together; its time grid; what comes out |
 //! | `select`, `windows` | series at instants; samples in ranges, subqueries |
@@ -38,6 +38,7 @@ mod aggregate;
 mod binary;
 mod calls;
 mod dates;
+mod durations;
 mod engine;
 mod error;
 mod expr;
@@ -67,6 +68,7 @@ mod topk;
 mod tree;
 mod windows;
 
+pub use durations::Times;
 pub use engine::{Options, Stop, Task};
 pub use error::{EvalError, ParseError};
 pub use labels::SeriesLabels;

@@ -6,7 +6,7 @@ use super::request::{Failure, Parameters};
 use super::run::{Turns, run};
 use crate::app::App;
 use crate::http::auth::Caller;
-use crate::query::promql::{Options, Query, Steps, Task, ValueType};
+use crate::query::promql::{Options, Query, Steps, Task, Times, ValueType};
 use crate::time::{format_duration, whole_ms};
 use axum::Extension;
 use axum::extract::{Request, State};
@@ -44,11 +44,11 @@ pub(super) async fn range(
     caller.require_read()?;
     let parameters = Parameters::read(request).await?;
     let text = parameters.need("query")?.to_owned();
-    let steps = steps(&parameters, app.settings.points_max)?;
+    let (steps, times) = steps(&parameters, app.settings.points_max)?;
     let (options, series_max) = (options(&app, &parameters)?, parameters.limit()?);
     let timeout = parameters.timeout(app.settings.query.timeout)?;
     run(&app, &turns, &caller.scope, timeout, move |bench| {
-        let query = Query::parse(&text)?;
+        let query = Query::parse_over(&text, times)?;
         if !matches!(query.value_type(), ValueType::Scalar | ValueType::Vector) {
             let kind = match query.value_type() {
                 ValueType::Matrix => "range vector",
@@ -119,7 +119,7 @@ fn options(app: &App, parameters: &Parameters) -> Result<Options, Failure> {
     })
 }
 
-fn steps(parameters: &Parameters, points_max: usize) -> Result<Steps, Failure> {
+fn steps(parameters: &Parameters, points_max: usize) -> Result<(Steps, Times), Failure> {
     parameters.need("start")?;
     parameters.need("end")?;
     parameters.need("step")?;
@@ -143,5 +143,5 @@ fn steps(parameters: &Parameters, points_max: usize) -> Result<Steps, Failure> {
             format_duration(smallest_ms)
         )));
     }
-    Ok(steps)
+    Ok((steps, Times { step_ms, range_ms: end_ms.saturating_sub(start_ms) }))
 }

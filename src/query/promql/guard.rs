@@ -19,7 +19,7 @@ const OPERATORS_MAX: usize = 1_000;
 const EXPRESSIONS_MAX: usize = 100;
 
 /// Longest duration, in seconds: about 300 years.
-const DURATION_SECONDS_MAX: f64 = 1e10;
+pub(super) const DURATION_SECONDS_MAX: f64 = 1e10;
 
 /// Most digits of one number in a duration such as `90s`.
 const DURATION_DIGITS_MAX: usize = 9;

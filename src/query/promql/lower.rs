@@ -1,5 +1,6 @@
 //! From a query's text to what is evaluated.
 
+use super::durations::{Times, fold};
 use super::error::ParseError;
 use super::expr::{
     Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, Expr, Grouping, Matching, Moment,
@@ -26,13 +27,22 @@ pub struct Query {
 }
 
 impl Query {
-    /// Reads a query.
+    /// Reads a query that is evaluated at one instant.
     ///
     /// # Errors
     /// When it is none, breaks a bound, or says what is not supported.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
+        Self::parse_over(text, Times::default())
+    }
+
+    /// Reads a query that is evaluated at these times.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_over(text: &str, times: Times) -> Result<Self, ParseError> {
         guard::check(text)?;
-        let parsed = parser::parse(text).map_err(|error| explain(&error, text))?;
+        let folded = fold(text, times)?;
+        let parsed = parser::parse(&folded).map_err(|error| explain(&error, text))?;
         let expr = lower(&parsed, 0)?;
         Ok(Self { expr, parsed })
     }

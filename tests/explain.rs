@@ -54,6 +54,7 @@ fn autoscaler() -> serde_json::Value {
         "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"uid": "u1"},
         "spec": {
             "minReplicas": 2, "maxReplicas": 5,
+            "behavior": {"scaleUp": {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}]}},
             "scaleTargetRef": {"kind": "Deployment", "name": "web", "apiVersion": "apps/v1"},
             "metrics": [{"type": "Pods", "pods": pods}, {"type": "Object", "object": object},
                 {"type": "External", "external": external}],
@@ -69,12 +70,21 @@ fn autoscaler() -> serde_json::Value {
 async fn what_an_autoscaler_was_answered_is_remembered_and_explained_for_any_moment() {
     let fake = FakeKubernetes::start().await;
     fake.put("/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers/web", autoscaler());
-    for name in ["web-0", "web-1", "web-2"] {
+    let owned_by = |kind: &str, name: &str| json!([{"kind": kind, "name": name, "controller": true}]);
+    for (name, phase, ready) in
+        [("web-0", "Running", "True"), ("web-1", "Running", "True"), ("web-2", "Pending", "False")]
+    {
+        let metadata = json!({"uid": name, "labels": {"app": "web"}, "ownerReferences": owned_by("ReplicaSet", "web-1")});
+        let status = json!({"phase": phase, "conditions": [{"type": "Ready", "status": ready}]});
         fake.put(
             &format!("/api/v1/namespaces/shop/pods/{name}"),
-            json!({"metadata": {"labels": {"app": "web"}}}),
+            json!({"metadata": metadata, "status": status}),
         );
     }
+    fake.put(
+        "/apis/apps/v1/namespaces/shop/replicasets/web-1",
+        json!({"metadata": {"ownerReferences": owned_by("Deployment", "web")}}),
+    );
     let dir = tempfile::tempdir().expect("a directory");
     let (data, kubeconfig) = (dir.path().to_str().expect("UTF-8"), fake.kubeconfig("lookback"));
     let flags =
@@ -119,6 +129,7 @@ async fn what_an_autoscaler_was_answered_is_remembered_and_explained_for_any_mom
             && said.contains("2 values")
             && said.contains("0 values")
             && said.contains("1 values")
+            && said.contains("2 started")
         {
             break said;
         }
@@ -129,6 +140,7 @@ async fn what_an_autoscaler_was_answered_is_remembered_and_explained_for_any_mom
         "HorizontalPodAutoscaler shop/web at 20",
         "replicas: 3 now, 3 desired by it, 2 at least, 5 at most",
         "conditions: ScalingActive=true",
+        "pods: 2 started, 2 ready, 1 pending, 0 failed or being deleted",
         "metric rps (pods), target average 10",
         "asked: pods/* selected by app=web",
         "2 values, sum 50,",
@@ -142,6 +154,8 @@ async fn what_an_autoscaler_was_answered_is_remembered_and_explained_for_any_mom
         "1 values, sum 14,",
         "by the autoscaler's formula (tolerance 0.1): 4 replicas",
         "together: the most, 5, within its bounds 5",
+        "step: 4, which is as far as its behavior's policies and its bounds go at once",
+        "so: 4 replicas",
     ] {
         assert!(said.contains(line), "{line:?} is not in\n{said}");
     }

@@ -16,6 +16,7 @@ use self::by_rules::ByRules;
 use super::auth::Caller;
 use super::error::ApiError;
 use crate::app::App;
+use crate::kubernetes::autoscalers::{Answer, usage_object};
 use crate::kubernetes::objects::Known;
 use crate::kubernetes::request_attributes::RequestAttributes;
 use crate::kubernetes::resource_metrics::{
@@ -64,6 +65,7 @@ pub(super) async fn answer(
     let objects = objects(app, &asked, requirements.is_empty()).await?;
     let selected = Selected { asked: &asked, objects: objects.as_deref(), requirements };
     let items = items(app, caller, &selected).await?;
+    note(app, &selected, &items);
     let table = table::wanted(headers, &asked.include_object)?;
     let Some(name) = &asked.name else {
         return Ok(match table {
@@ -138,6 +140,36 @@ async fn items(app: &App, caller: &Caller, selected: &Selected<'_>) -> Result<Ve
                 |(name, usage): (String, Usage)| Some(of_node(selected.labels("", &name)?, name, usage, now));
             Ok(nodes.into_iter().filter_map(item).collect())
         }
+    }
+}
+
+/// What autoscalers of the namespace are answered is remembered, where they go by what pods use.
+fn note(app: &App, selected: &Selected<'_>, items: &[Metrics]) {
+    let Selected { asked, objects, requirements } = selected;
+    let (Some(live), Some(namespace)) = (app.live(), asked.namespace.as_deref()) else { return };
+    if asked.kind != Kind::Pods || asked.name.is_some() {
+        return;
+    }
+    let count = objects.map(|objects| objects.read().count_selected(namespace, requirements));
+    for (resource, container) in live.autoscalers.usage_targets(namespace) {
+        let used = |item: &Metrics| {
+            let of = item.containers.iter().flatten();
+            let of = of.filter(|one| container.as_ref().is_none_or(|wanted| *wanted == one.name));
+            let each: Vec<f64> = of.filter_map(|one| one.usage.of(&resource)).collect();
+            (!each.is_empty()).then(|| (each.iter().sum::<f64>(), item.timestamp.as_millisecond()))
+        };
+        let used: Vec<(f64, i64)> = items.iter().filter_map(used).collect();
+        live.answers.leave(Answer {
+            namespace: namespace.to_owned(),
+            object: usage_object(container.as_deref()),
+            metric: resource,
+            selector: asked.label_selector.clone(),
+            sum: used.iter().map(|(used, _)| used).sum(),
+            items: used.len(),
+            missing: count.map(|count| count.saturating_sub(used.len())),
+            oldest_ms: used.iter().map(|(_, at_ms)| *at_ms).min(),
+            why: used.is_empty().then(|| "nothing is known of what these pods use".to_owned()),
+        });
     }
 }
 

@@ -11,7 +11,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client};
 use prometheus_client::metrics::counter::Counter;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tracing::warn;
@@ -28,6 +28,8 @@ pub struct Target {
     pub source: &'static str,
     /// Its name.
     pub metric: String,
+    /// Of which container, where it is that of one.
+    pub container: Option<String>,
     /// How it is meant: `average`, `value` or `utilization`.
     pub kind: &'static str,
     /// The target.
@@ -42,6 +44,7 @@ pub fn targets(autoscaler: &HorizontalPodAutoscaler) -> Vec<Target> {
 }
 
 fn target(spec: &MetricSpec) -> Option<Target> {
+    let container = spec.container_resource.as_ref().map(|source| source.container.clone());
     let (source, metric, target) = if let Some(pods) = &spec.pods {
         ("pods", &pods.metric.name, &pods.target)
     } else if let Some(object) = &spec.object {
@@ -55,7 +58,7 @@ fn target(spec: &MetricSpec) -> Option<Target> {
         ("containerresource", &container.name, &container.target)
     };
     let (kind, value) = target_value(target)?;
-    Some(Target { source, metric: metric.clone(), kind, value })
+    Some(Target { source, metric: metric.clone(), container, kind, value })
 }
 
 fn target_value(target: &MetricTarget) -> Option<(&'static str, f64)> {
@@ -82,22 +85,27 @@ impl Autoscalers {
         self.lock().iter().map(|(key, one)| (key.clone(), one.clone())).collect()
     }
 
-    /// Those of a namespace that go by a metric, of objects or external.
+    /// What autoscalers of a namespace go by of what pods use: the resource, and of which container (all: `None`).
     #[must_use]
-    pub fn asking(
-        &self,
-        namespace: &str,
-        metric: &str,
-        is_external: bool,
-    ) -> Vec<Arc<HorizontalPodAutoscaler>> {
+    pub fn usage_targets(&self, namespace: &str) -> BTreeSet<(String, Option<String>)> {
+        let from = (namespace.to_owned(), String::new());
+        let all = self.lock();
+        let within = all.range(from..).take_while(|((of, _), _)| of == namespace);
+        let targets = within.flat_map(|(_, one)| targets(one));
+        let of_usage = targets.filter(|target| target.source.ends_with("resource"));
+        of_usage.map(|target| (target.metric, target.container)).collect()
+    }
+
+    /// Those of a namespace that go by a metric of what an [`Answer`] says in place of its object.
+    #[must_use]
+    pub fn asking(&self, namespace: &str, metric: &str, object: &str) -> Vec<Arc<HorizontalPodAutoscaler>> {
         let from = (namespace.to_owned(), String::new());
         let all = self.lock();
         let within = all.range(from..).take_while(|((of, _), _)| of == namespace);
         let asks = |one: &HorizontalPodAutoscaler| {
             let is_asked = |target: &Target| {
-                target.metric == metric
-                    && !target.source.ends_with("resource")
-                    && (target.source == "external") == is_external
+                let (source, container) = (target.source, target.container.as_deref());
+                target.metric == metric && answers(object, source, container)
             };
             targets(one).iter().any(is_asked)
         };
@@ -166,12 +174,33 @@ fn kept(mut one: HorizontalPodAutoscaler) -> (Key, HorizontalPodAutoscaler) {
 /// What an answer to a question for an external metric says in place of its object.
 pub const EXTERNAL: &str = "external";
 
+/// What an answer to a question for what pods use says in place of its object, of one container or all.
+#[must_use]
+pub fn usage_object(container: Option<&str>) -> String {
+    let container = container.map(|name| format!(" container {name}")).unwrap_or_default();
+    format!("{USAGE} pods/*{container}")
+}
+
+/// The API that tells what pods use.
+const USAGE: &str = "metrics.k8s.io";
+
+/// Whether an answer of this object is one for a metric of this source (and container).
+#[must_use]
+pub fn answers(object: &str, source: &str, container: Option<&str>) -> bool {
+    match source {
+        "external" => object == EXTERNAL,
+        "resource" | "containerresource" => object == usage_object(container),
+        "pods" => object == "pods/*",
+        _ => object != EXTERNAL && object != "pods/*" && !object.starts_with(USAGE),
+    }
+}
+
 /// One answer to a question for a metric.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
     /// The namespace that was asked about.
     pub namespace: String,
-    /// Of what: `pods/*`, `services/web`, or [`EXTERNAL`].
+    /// Of what: `pods/*`, `services/web`, [`EXTERNAL`], or as [`usage_object`] says.
     pub object: String,
     /// Which metric.
     pub metric: String,

@@ -53,6 +53,19 @@ pub struct ResourceList {
     pub memory_bytes: u64,
 }
 
+impl ResourceList {
+    /// How much is used of a resource, in cores or bytes; `None`: it is not told.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "for people and formulas")]
+    pub fn of(&self, resource: &str) -> Option<f64> {
+        match resource {
+            "cpu" => Some(self.cpu_nanocores as f64 / 1e9),
+            "memory" => Some(self.memory_bytes as f64),
+            _ => None,
+        }
+    }
+}
+
 impl Serialize for ResourceList {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(2))?;

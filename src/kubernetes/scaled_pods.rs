@@ -129,10 +129,18 @@ impl ScaledPod {
     }
 
     /// What it requests of a resource, in millis, by one container or all; `None`: one of them says nothing.
-    fn requested(&self, resource: &str, container: Option<&str>) -> Option<i64> {
+    #[must_use]
+    pub fn requested(&self, resource: &str, container: Option<&str>) -> Option<i64> {
         let mut of = self.requests.iter().filter(|(name, _)| container.is_none_or(|wanted| wanted == name));
         of.try_fold(0_i64, |sum, (_, requests)| sum.checked_add(*requests.get(resource)?))
     }
+}
+
+/// The label under which kube-state-metrics keeps a label of an object.
+#[must_use]
+pub fn kept_label(name: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' };
+    format!("label_{}", name.chars().map(allowed).collect::<String>())
 }
 
 /// How many of them are ready.

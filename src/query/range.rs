@@ -40,7 +40,7 @@ use crate::similar::similar;
 use crate::store::{Context, LabelsRequest, RangeRead, RangeRequest, Store, StoreError};
 use crate::text::start_of;
 use lookback_storage::{METRIC_NAME_LABEL, Matcher, RangeUse, Sample};
-use ownership::Owners;
+pub(in crate::query) use ownership::Owners;
 use pods::{Merging, Pods};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -6,7 +6,8 @@
 //! on the autoscaler, at most once in [`EVENT_INTERVAL_MS`].
 
 use crate::app::App;
-use crate::kubernetes::autoscalers::{Answer, EXTERNAL, targets};
+use crate::kubernetes::autoscalers::{Answer, targets};
+use crate::kubernetes::behavior::{Behavior, Direction, Rules};
 use crate::kubernetes::live::Live;
 use crate::store::Scope;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -116,8 +117,23 @@ fn state(one: &HorizontalPodAutoscaler) -> Vec<Series> {
             ("metric_name", target.metric.as_str()),
             ("metric_target_type", target.kind),
             ("metric_source", target.source),
+            ("container", target.container.as_deref().unwrap_or_default()),
         ];
         all.extend(put("kube_horizontalpodautoscaler_spec_target_metric", &labels, target.value));
+    }
+    if let Some(spec) = spec {
+        let target = &spec.scale_target_ref;
+        let labels = [
+            ("scaletargetref_api_version", target.api_version.as_deref().unwrap_or_default()),
+            ("scaletargetref_kind", target.kind.as_str()),
+            ("scaletargetref_name", target.name.as_str()),
+        ];
+        all.extend(put("kube_horizontalpodautoscaler_info", &labels, 1.0));
+        let behavior = Behavior::of(spec);
+        if !behavior.is_default {
+            of_rules(&mut all, Direction::Up, &behavior.up, &put);
+            of_rules(&mut all, Direction::Down, &behavior.down, &put);
+        }
     }
     for condition in status.and_then(|status| status.conditions.as_ref()).into_iter().flatten() {
         for possible in ["true", "false", "unknown"] {
@@ -128,6 +144,27 @@ fn state(one: &HorizontalPodAutoscaler) -> Vec<Series> {
         }
     }
     all
+}
+
+/// The behavior of one direction.
+fn of_rules(
+    all: &mut Vec<Series>,
+    direction: Direction,
+    rules: &Rules,
+    put: &impl Fn(&str, &[(&str, &str)], f64) -> Option<Series>,
+) {
+    let direction = ("direction", direction.as_str());
+    let window = f64::from(rules.stabilization_seconds);
+    all.extend(put("lookback_autoscaler_behavior_stabilization_seconds", &[direction], window));
+    all.extend(put("lookback_autoscaler_behavior_tolerance", &[direction], rules.tolerance));
+    let select = [direction, ("select_policy", rules.select.as_str())];
+    all.extend(put("lookback_autoscaler_behavior_select_policy", &select, 1.0));
+    for policy in &rules.policies {
+        let kind = if policy.is_percent { "Percent" } else { "Pods" };
+        let period = policy.period_seconds.to_string();
+        let labels = [direction, ("policy_type", kind), ("period_seconds", period.as_str())];
+        all.extend(put("lookback_autoscaler_behavior_policy", &labels, f64::from(policy.value)));
+    }
 }
 
 /// Ends the series of one that is gone.
@@ -159,8 +196,7 @@ impl Notes {
         if !is_due(&mut self.noted_ms, question, now_ms, ANSWER_INTERVAL_MS) {
             return;
         }
-        let is_external = answer.object == EXTERNAL;
-        let asking = self.live.autoscalers.asking(&answer.namespace, &answer.metric, is_external);
+        let asking = self.live.autoscalers.asking(&answer.namespace, &answer.metric, &answer.object);
         append(&self.app, asking.iter().flat_map(|one| of_answer(one, &answer, now_ms)).collect()).await;
         for one in asking.iter().filter(|_| answer.items == 0) {
             self.tell(one, &answer, now_ms).await;

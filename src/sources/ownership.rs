@@ -6,6 +6,8 @@
 //! | `kube_pod_owner` | `pod`, `uid`, `owner_kind`, `owner_name`, `owner_is_controller` |
 //! | `kube_pod_labels` | `pod`, `uid`, `label_…` for each label of the pod |
 //! | `kube_pod_status_phase` | `pod`, `uid`, `phase`: the present phase only |
+//! | `kube_pod_status_ready` | `pod`, `uid`, `condition`: what it is at present only |
+//! | `lookback_pod_terminating` | `pod`, `uid`: the pod is being deleted |
 //! | `kube_replicaset_owner` | `replicaset`, `owner_kind`, `owner_name`, `owner_is_controller` |
 //! | `kube_job_owner` | `job_name`, `owner_kind`, `owner_name`, `owner_is_controller` |
 //!

@@ -15,25 +15,25 @@ use lookback_storage::{Aggregation, Labels, METRIC_NAME_LABEL, Matcher};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// How far before a range a sample still says who owned what when it began.
-pub(super) const LOOKBACK_MS: i64 = 5 * 60 * 1_000;
+pub(in crate::query) const LOOKBACK_MS: i64 = 5 * 60 * 1_000;
 
 /// What controls pods by way of others: the series that says so, and the label with its name there.
 const INTERMEDIATES: [(&str, &str, &str); 2] =
     [("ReplicaSet", "kube_replicaset_owner", "replicaset"), ("Job", "kube_job_owner", "job_name")];
 
 /// When and where owners are looked for.
-pub(super) struct Owners<'a> {
-    pub(super) store: &'a dyn Store,
-    pub(super) context: &'a Context,
-    pub(super) namespace: &'a str,
-    pub(super) start_ms: i64,
-    pub(super) end_ms: i64,
-    pub(super) samples_max: usize,
+pub(in crate::query) struct Owners<'a> {
+    pub(in crate::query) store: &'a dyn Store,
+    pub(in crate::query) context: &'a Context,
+    pub(in crate::query) namespace: &'a str,
+    pub(in crate::query) start_ms: i64,
+    pub(in crate::query) end_ms: i64,
+    pub(in crate::query) samples_max: usize,
 }
 
 impl Owners<'_> {
     /// The pods of each workload of this name, by its kind.
-    pub(super) async fn pods_by_kind(
+    pub(in crate::query) async fn pods_by_kind(
         &self,
         workload: &str,
     ) -> Result<BTreeMap<String, BTreeSet<String>>, StoreError> {
@@ -68,7 +68,7 @@ impl Owners<'_> {
     }
 
     /// Every pod of the namespace whose owner is or was known.
-    pub(super) async fn known_pods(&self) -> Result<HashSet<String>, StoreError> {
+    pub(in crate::query) async fn known_pods(&self) -> Result<HashSet<String>, StoreError> {
         let matchers = vec![
             Matcher::equal(METRIC_NAME_LABEL, "kube_pod_owner"),
             Matcher::equal("namespace", self.namespace),

@@ -1,6 +1,7 @@
 //! What there is, in series, and what of it is still to be written.
 
 use super::{Change, Metadata};
+use crate::kubernetes::scaled_pods::kept_label;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lookback_storage::{Labels, METRIC_NAME_LABEL};
@@ -107,6 +108,14 @@ pub(super) fn of_pod(pod: &Pod) -> Vec<Labels> {
     if let Some(phase) = pod.status.as_ref().and_then(|status| status.phase.clone()) {
         series.extend(labels("kube_pod_status_phase", meta, &identity, [("phase".to_owned(), phase)]));
     }
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    if let Some(ready) = conditions.into_iter().find(|condition| condition.type_ == "Ready") {
+        let condition = [("condition".to_owned(), ready.status.to_lowercase())];
+        series.extend(labels("kube_pod_status_ready", meta, &identity, condition));
+    }
+    if meta.deletion_timestamp.is_some() {
+        series.extend(labels("lookback_pod_terminating", meta, &identity, []));
+    }
     // Two labels can come to the same name: one of them stands.
     let own: BTreeMap<String, String> =
         meta.labels.iter().flatten().take(POD_LABELS_MAX).map(label).collect();
@@ -140,8 +149,7 @@ fn owner(name: &str, meta: &ObjectMeta, identity: &[(&str, Option<String>)]) -> 
 
 /// A label of a pod, named as kube-state-metrics does.
 fn label((name, value): (&String, &String)) -> (String, String) {
-    let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' };
-    (format!("label_{}", name.chars().map(allowed).collect::<String>()), value.clone())
+    (kept_label(name), value.clone())
 }
 
 /// A label set; none where it can't be one.

@@ -27,4 +27,5 @@ pub mod reviews;
 pub mod scaled_pods;
 pub mod selector;
 pub mod served;
+pub mod shared_ca;
 pub mod user;

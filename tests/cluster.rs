@@ -4,16 +4,20 @@
 
 mod common;
 
-use common::fake_kubernetes::{AUTHENTICATION_CONFIG, FakeKubernetes};
+use common::fake_kubernetes::{AUTHENTICATION_CONFIG, FakeKubernetes, Fault};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, watcher};
+use lookback::clock::{Clock, SystemClock};
 use lookback::kubernetes::ca_bundle::{ServiceName, keep};
+use lookback::kubernetes::certificates::{ServingCertificate, kept_ca_path};
 use lookback::kubernetes::cluster::{Cluster, ClusterSettings};
 use lookback::kubernetes::served::Served;
+use lookback::kubernetes::shared_ca::SharedCa;
 use serde_json::json;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 #[tokio::test]
@@ -51,7 +55,13 @@ async fn the_ca_bundle_is_kept_in_the_own_apiservices_and_in_no_others() {
     fake.put(&others, registered("prometheus-adapter"));
     let service = ServiceName { namespace: "monitoring".to_owned(), name: "lookback".to_owned() };
     let (client, interval) = (cluster.lister.clone(), Duration::from_millis(2));
-    let keeping = tokio::spawn(keep(client, service, Served::default(), || "PEM".to_owned(), interval));
+    let keeping = tokio::spawn(keep(
+        client,
+        service,
+        Served::default(),
+        || std::future::ready("PEM".to_owned()),
+        interval,
+    ));
     // Also when whoever applies the rest takes it out again.
     for _ in 0..2 {
         let mut tries = 0;
@@ -71,4 +81,60 @@ async fn the_ca_bundle_is_kept_in_the_own_apiservices_and_in_no_others() {
         assert!(patch.path.contains("v1beta1.custom") && patch.path.contains("fieldManager=lookback"));
         assert_eq!(patch.body["spec"], json!({"caBundle": "UEVN"}), "only this field is owned");
     }
+}
+
+#[tokio::test]
+async fn replicas_agree_on_one_authority_whoever_comes_first() {
+    let fake = FakeKubernetes::start().await;
+    let kubeconfig = Some(fake.kubeconfig("lookback"));
+    let settings = ClusterSettings { kubeconfig, ..ClusterSettings::default() };
+    let cluster = Cluster::connect(&settings).await.unwrap().unwrap();
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let replica = |dir: &tempfile::TempDir| {
+        SharedCa::new(cluster.lister.clone(), "monitoring", "lookback-shared-ca", dir.path()).unwrap()
+    };
+    let ca = |dir: &tempfile::TempDir| std::fs::read_to_string(kept_ca_path(dir.path())).unwrap();
+    // One has made its own before there was a Secret.
+    let now_ms = SystemClock.now_ms();
+    let own = ServingCertificate::self_made(dirs[2].path(), &[], now_ms).unwrap();
+    let (one, two, three) = (replica(&dirs[0]), replica(&dirs[1]), replica(&dirs[2]));
+    let agreed = tokio::join!(one.agree(now_ms), two.agree(now_ms));
+    assert!(agreed.0.is_ok() && agreed.1.is_ok(), "{agreed:?}");
+    assert!(three.agree(now_ms).await.unwrap(), "it takes the others'");
+    assert!(!three.agree(now_ms).await.unwrap(), "and keeps it");
+    assert_eq!((ca(&dirs[0]), ca(&dirs[0])), (ca(&dirs[1]), ca(&dirs[2])));
+    let certificates = dirs
+        .each_ref()
+        .map(|dir| ServingCertificate::self_made(dir.path(), &[], now_ms).unwrap().ca().unwrap().clone());
+    assert!(certificates.iter().all(|ca| *ca == certificates[0]));
+    assert_ne!(*own.ca().unwrap(), certificates[0], "its certificate is another one now");
+    let keys = dirs.each_ref().map(|dir| std::fs::read(dir.path().join("certs/ca.key")).unwrap());
+    assert!(keys.iter().all(|key| *key == keys[0]));
+    let mode = std::fs::metadata(dirs[1].path().join("certs/ca.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    // Near its end it is replaced once, and still trusted.
+    let later_ms = now_ms + 9 * 366 * 24 * 3_600_000;
+    let first = ca(&dirs[0]);
+    let agreed = tokio::join!(one.agree(later_ms), two.agree(later_ms), three.agree(later_ms));
+    assert!(matches!(agreed, (Ok(true), Ok(true), Ok(true))), "{agreed:?}");
+    assert_eq!((ca(&dirs[0]), ca(&dirs[0])), (ca(&dirs[1]), ca(&dirs[2])));
+    assert!(ca(&dirs[0]).ends_with(&first) && ca(&dirs[0]) != first);
+
+    // One that was damaged is put right, and one that may not be read changes nothing.
+    let path = "/api/v1/namespaces/monitoring/secrets/lookback-shared-ca";
+    fake.put(
+        path,
+        json!({"apiVersion": "v1", "kind": "Secret", "data": {"ca.crt": "eA==", "ca.key": "eA=="}}),
+    );
+    let before = ca(&dirs[1]);
+    two.agree(later_ms).await.unwrap();
+    assert!(three.agree(later_ms).await.is_ok() && ca(&dirs[1]) == before && ca(&dirs[2]) == before);
+    fake.set_fault(Some(Fault::Failing(403)));
+    let error = one.agree(later_ms).await.unwrap_err().to_string();
+    assert!(
+        error.contains("Secret lookback-shared-ca") && error.contains("get, create and patch"),
+        "{error}"
+    );
+    assert_eq!(ca(&dirs[0]), before);
 }

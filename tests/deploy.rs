@@ -69,6 +69,11 @@ fn has_preflight(name: &str) -> bool {
     name.starts_with("chart") && !name.ends_with(BESIDE_ANOTHER)
 }
 
+/// Whether cert-manager makes its certificate.
+fn certified(name: &str) -> bool {
+    name.contains("cert-manager") || name == EVERYTHING
+}
+
 /// Whether a rendering registers metrics.k8s.io, which is mostly metrics-server's.
 fn serves_usage(name: &str) -> bool {
     name.ends_with("overlays/resource-metrics") || name == EVERYTHING
@@ -244,13 +249,17 @@ fn rights_are_the_least() {
             let has = |field: &str, value: &str| {
                 rule[field].as_array().is_some_and(|values| values.iter().any(|v| v == value))
             };
-            assert!(!has("resources", "secrets") && !has("resources", "configmaps"), "{name}: {rule}");
+            // Its own CA's, and no other.
+            let of_own_ca = rule["resourceNames"] == json!(["lookback-shared-ca"]);
+            assert!(!has("resources", "secrets") || of_own_ca && !certified(name), "{name}: {rule}");
+            assert!(!has("resources", "configmaps"), "{name}: {rule}");
             for verb in rule["verbs"].as_array().unwrap() {
                 let may = match verb.as_str().unwrap() {
                     "get" | "list" | "watch" => true,
-                    "create" => has("resources", "events"),
+                    "create" => has("resources", "events") || of_own_ca,
                     "patch" => {
                         has("resources", "events")
+                            || of_own_ca
                             || has("resources", "apiservices") && rule["resourceNames"].is_array()
                     }
                     _ => false,
@@ -271,6 +280,9 @@ fn rights_are_the_least() {
         }
         if serves_usage(name) {
             expected.push("lookback:resource-metrics");
+        }
+        if !certified(name) {
+            expected.push("lookback:ca");
         }
         expected.sort_unstable();
         assert_eq!(bound.into_iter().collect::<Vec<_>>(), expected, "{name}");

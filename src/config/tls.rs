@@ -21,6 +21,11 @@ pub struct TlsArgs {
     /// APIServices that lead to it is kept right.
     #[arg(long, value_name = "SERVICE", env = "LOOKBACK_SERVICE", default_value = "lookback")]
     pub service: String,
+
+    /// A Secret in the pod's namespace in which replicas share the CA of the certificates that Lookback makes
+    /// [default: each has its own]. It is made when it is not there.
+    #[arg(long, value_name = "NAME", env = "LOOKBACK_CA_SECRET")]
+    pub ca_secret: Option<String>,
 }
 
 /// A version of TLS, as Kubernetes names it.

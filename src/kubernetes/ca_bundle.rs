@@ -42,17 +42,17 @@ impl ServiceName {
 }
 
 /// Keeps the bundle right for ever. What can't be done is logged, once until it can, and tried again.
-pub async fn keep(
+pub async fn keep<Bundle: Future<Output = String> + Send>(
     client: Client,
     service: ServiceName,
     served: Served,
-    bundle_pem: impl Fn() -> String + Send,
+    bundle_pem: impl Fn() -> Bundle + Send,
     interval: Duration,
 ) {
     let api: Api<APIService> = Api::all(client);
     let mut failing = BTreeSet::new();
     loop {
-        let bundle = bundle_pem();
+        let bundle = bundle_pem().await;
         for name in served.versions().map(|version| version.api_service()) {
             match keep_one(&api, &name, &service, &bundle).await {
                 Ok(written) => {

@@ -190,6 +190,13 @@ pub fn kept_ca_path(data_dir: &Path) -> PathBuf {
     CaFiles::of(&KeptFiles::of(data_dir).directory).certificate
 }
 
+/// The files of the authority that signs those of [`ServingCertificate::self_made`], in a directory that is there.
+pub(super) fn ca_files(data_dir: &Path) -> Result<CaFiles, CertificateError> {
+    let files = KeptFiles::of(data_dir);
+    files.make_directory()?;
+    Ok(CaFiles::of(&files.directory))
+}
+
 fn address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 4]>::try_from(bytes)
         .map(IpAddr::from)

@@ -27,6 +27,41 @@ pub(super) struct OwnCa {
     pub(super) issuer: Issuer<'static, KeyPair>,
     /// Its certificate, PEM.
     pub(super) pem: String,
+    /// Whether it was made just now.
+    pub(super) is_new: bool,
+}
+
+/// An authority as it is kept.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct CaPems {
+    /// The certificates to trust, PEM, the one that signs now first.
+    pub(super) certificates: String,
+    /// Its key, PEM.
+    pub(super) key: String,
+}
+
+/// What a kept authority is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CaState {
+    /// It signs.
+    Usable,
+    /// It is to be replaced, and trusted until then.
+    Ending,
+    /// It is none.
+    Damaged,
+}
+
+impl CaPems {
+    pub(super) fn state(&self, now_ms: i64) -> CaState {
+        let first = first_pem(&self.certificates);
+        let is_usable = |at_ms| usable(&first, &self.key, at_ms).is_ok();
+        // At a time long before its end whatever is whole signs.
+        match (is_usable(now_ms), is_usable(2 * DAY_MS)) {
+            (true, _) => CaState::Usable,
+            (false, true) => CaState::Ending,
+            (false, false) => CaState::Damaged,
+        }
+    }
 }
 
 /// Where it is kept.
@@ -47,8 +82,8 @@ impl CaFiles {
         CertificateDer::pem_slice_iter(&pem).flatten().any(|trusted| trusted == *certificate)
     }
 
-    /// The kept one, or a new one where there is none that will do.
-    pub(super) fn load_or_make(&self, now_ms: i64) -> Result<OwnCa, CertificateError> {
+    /// What is kept; `None`: nothing whole.
+    pub(super) fn read(&self) -> Result<Option<CaPems>, CertificateError> {
         let read = |path: &Path| match fs::read_to_string(path) {
             Ok(text) => Ok(Some(text)),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
@@ -57,13 +92,37 @@ impl CaFiles {
             Err(source) => Err(CertificateError::Kept { path: path.to_owned(), source }),
         };
         let kept = read(&self.certificate)?.zip(read(&self.key)?);
+        Ok(kept.map(|(certificates, key)| CaPems { certificates, key }))
+    }
+
+    /// Keeps this authority from now on; answers whether it is another one.
+    pub(super) fn adopt(&self, pems: &CaPems) -> Result<bool, CertificateError> {
+        if self.read()?.as_ref() == Some(pems) {
+            return Ok(false);
+        }
+        self.write(pems)?;
+        Ok(true)
+    }
+
+    fn write(&self, pems: &CaPems) -> Result<(), CertificateError> {
+        for (path, text, mode) in
+            [(&self.key, &pems.key, 0o600), (&self.certificate, &pems.certificates, 0o644)]
+        {
+            replace(path, text.as_bytes(), mode)
+                .map_err(|source| CertificateError::Kept { path: path.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    /// The kept one, or a new one where there is none that will do.
+    pub(super) fn load_or_make(&self, now_ms: i64) -> Result<OwnCa, CertificateError> {
         let mut trusted = String::new();
-        if let Some((certificates, key)) = kept {
+        if let Some(CaPems { certificates, key }) = self.read()? {
             keep_private(&self.key)
                 .map_err(|source| CertificateError::Kept { path: self.key.clone(), source })?;
             let first = first_pem(&certificates);
             match usable(&first, &key, now_ms) {
-                Ok(issuer) => return Ok(OwnCa { issuer, pem: first }),
+                Ok(issuer) => return Ok(OwnCa { issuer, pem: first, is_new: false }),
                 Err(reason) => {
                     warn!(%reason, file = %self.certificate.display(), "making a new certificate authority");
                     trusted = first;
@@ -73,13 +132,8 @@ impl CaFiles {
             info!(file = %self.certificate.display(), "making a certificate authority");
         }
         let made = make(now_ms)?;
-        let at = |path: &Path| {
-            let path = path.to_owned();
-            move |source| CertificateError::Kept { path, source }
-        };
-        replace(&self.key, made.issuer.key().serialize_pem().as_bytes(), 0o600).map_err(at(&self.key))?;
         let certificates = format!("{}{trusted}", made.pem);
-        replace(&self.certificate, certificates.as_bytes(), 0o644).map_err(at(&self.certificate))?;
+        self.write(&CaPems { certificates, key: made.issuer.key().serialize_pem() })?;
         Ok(made)
     }
 }
@@ -126,7 +180,7 @@ fn make(now_ms: i64) -> Result<OwnCa, CertificateError> {
     let params = params(now_ms)?;
     let key = KeyPair::generate().map_err(failed)?;
     let pem = params.self_signed(&key).map_err(failed)?.pem();
-    Ok(OwnCa { issuer: Issuer::new(params, key), pem })
+    Ok(OwnCa { issuer: Issuer::new(params, key), pem, is_new: true })
 }
 
 #[cfg(test)]

@@ -53,17 +53,22 @@ impl Source {
         }
     }
 
-    /// Serves what there is to be served from now on, for ever: looks at files, or at the clock, at this
-    /// interval. What can't be used is logged and changes nothing.
-    pub async fn keep(self, tls: TlsSettings, clock: Arc<dyn Clock>, interval: Duration) {
-        let read_again = || match self.read(clock.now_ms()).map_err(|error| error.to_string()) {
+    /// Serves what there is to be served now. What can't be used is logged and changes nothing.
+    pub fn serve_again(&self, tls: &TlsSettings, now_ms: i64) {
+        match self.read(now_ms).map_err(|error| error.to_string()) {
             Ok(certificate) => match tls.replace(certificate) {
                 Ok(true) => info!("another certificate is served from now on"),
                 Ok(false) => {}
                 Err(error) => warn!(%error, "the certificate stays as it was"),
             },
             Err(error) => warn!(%error, "the certificate stays as it was"),
-        };
+        }
+    }
+
+    /// Serves what there is to be served from now on, for ever: looks at files, or at the clock, at this
+    /// interval. What can't be used is logged and changes nothing.
+    pub async fn keep(self, tls: TlsSettings, clock: Arc<dyn Clock>, interval: Duration) {
+        let read_again = || self.serve_again(&tls, clock.now_ms());
         match &self {
             Self::Files { certificate, key } => {
                 on_change(vec![certificate.clone(), key.clone()], interval, read_again).await;

@@ -18,6 +18,7 @@ use crate::kubernetes::certificates::CertificateError;
 use crate::kubernetes::cluster::{Cluster, ClusterError, lister_config, reasons};
 use crate::kubernetes::reviews::{AccessReviews, KEPT, TokenReviews};
 use crate::kubernetes::served::RuntimeConfigError;
+use crate::kubernetes::shared_ca::SharedCa;
 use crate::rules::Rules;
 use crate::sources::kubelet::client::KubeletClient;
 use crate::sources::kubelet::collector::Collection;
@@ -172,7 +173,7 @@ pub async fn prepare(args: &ServeArgs, clock: Arc<dyn Clock>) -> Result<Prepared
         Some(address) => {
             let trust = trust(args, cluster.as_ref(), &mut background)?;
             let listener = bind(address, "--bind-address and --secure-port").await?;
-            let tls = tls(args, cluster.as_ref(), &clock, &mut background)?;
+            let tls = tls(args, cluster.as_ref(), &clock, &mut background).await?;
             let paths = args.authentication.authorization_always_allow_paths.iter().cloned();
             let mut auth = SecureAuth::new(None, credentials, clock).trusting(trust);
             auth = auth.allowing(AllowedPaths::new(paths));
@@ -267,7 +268,7 @@ async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, Pr
 
 /// TLS with the certificate that flags name, or with one made for the names by which the cluster calls;
 /// in a cluster the APIServices are told of the latter.
-fn tls(
+async fn tls(
     args: &ServeArgs,
     cluster: Option<&Cluster>,
     clock: &Arc<dyn Clock>,
@@ -284,15 +285,45 @@ fn tls(
             (Source::Made { directory, names }, RENEWAL_INTERVAL)
         }
     };
+    let shared = match (&source, cluster, &args.tls.ca_secret) {
+        (Source::Made { directory, .. }, Some(cluster), Some(secret)) => {
+            let client = cluster.lister.clone();
+            let shared = SharedCa::new(client, &cluster.namespace, secret, directory)?;
+            agreed(&shared, clock.now_ms()).await;
+            Some(Arc::new(shared))
+        }
+        _ => None,
+    };
     let tls = TlsSettings::with_options(source.read(clock.now_ms())?, &args.tls.options())?;
     if let (Some(cluster), Some(service), Some(ca_path)) = (cluster, service, source.made_ca_path()) {
-        let bundle = move || std::fs::read_to_string(&ca_path).unwrap_or_default();
+        let (source, tls, clock) = (source.clone(), tls.clone(), clock.clone());
+        let bundle = move || {
+            let (shared, source, tls) = (shared.clone(), source.clone(), tls.clone());
+            let (ca_path, now_ms) = (ca_path.clone(), clock.now_ms());
+            async move {
+                if let Some(shared) = shared
+                    && agreed(&shared, now_ms).await
+                {
+                    source.serve_again(&tls, now_ms);
+                }
+                std::fs::read_to_string(&ca_path).unwrap_or_default()
+            }
+        };
         let served = args.apis.served()?;
         let client = cluster.lister.clone();
         background.push(ca_bundle::keep(client, service, served, bundle, ca_bundle::INTERVAL).boxed());
     }
     background.push(source.keep(tls.clone(), clock.clone(), interval).boxed());
     Ok(tls)
+}
+
+/// Whether another authority is kept now. Without an agreement this replica goes by its own.
+async fn agreed(shared: &SharedCa, now_ms: i64) -> bool {
+    let agreed = shared.agree(now_ms).await;
+    agreed.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the certificate authority is not shared with other replicas at present");
+        false
+    })
 }
 
 fn front_proxy(args: &SecureArgs) -> Option<FrontProxySettings> {

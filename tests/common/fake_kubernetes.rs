@@ -56,6 +56,8 @@ struct Inner {
     version: u64,
     /// By path, as `/api/v1/namespaces/default/pods/p1`.
     objects: BTreeMap<String, Value>,
+    /// Who applied an object last.
+    managers: BTreeMap<String, String>,
     /// Version, path and watch event.
     events: Vec<(u64, String, Value)>,
     /// The `status.user` of a token's review.
@@ -249,7 +251,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             Json(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}))
                 .into_response()
         }
-        Method::PATCH => patch(&shared, &path, body),
+        Method::PATCH => patch(&shared, &path, query, body),
         Method::GET if value(query, "watch").is_some_and(|watch| watch != "false") => {
             watch_below(&shared, &path, query)
         }
@@ -290,9 +292,29 @@ fn review_access(shared: &Shared, mut review: Value) -> Response {
     (StatusCode::CREATED, Json(review)).into_response()
 }
 
-fn patch(shared: &Shared, path: &str, patch: Value) -> Response {
-    let mut object = shared.lock().objects.get(path).cloned().unwrap_or_else(|| json!({}));
+/// As server-side apply: refused where it names another version, or changes what another manager applied
+/// without force.
+fn patch(shared: &Shared, path: &str, query: &str, patch: Value) -> Response {
+    let before = shared.lock().objects.get(path).cloned();
+    let version = &patch["metadata"]["resourceVersion"];
+    if !version.is_null()
+        && before.as_ref().is_none_or(|before| before["metadata"]["resourceVersion"] != *version)
+    {
+        return status(409, "the object has been modified");
+    }
+    let manager = value(query, "fieldManager").unwrap_or_default().to_owned();
+    let mut object = before.clone().unwrap_or_else(|| json!({}));
     merge(&mut object, patch);
+    {
+        let mut inner = shared.lock();
+        let owner = inner.managers.get(path).cloned();
+        let is_forced = value(query, "force").is_some_and(|force| force == "true");
+        let is_changed = before.is_some_and(|before| before["data"] != object["data"]);
+        if !is_forced && is_changed && owner.is_some_and(|owner| owner != manager) {
+            return status(409, "another manager applied it");
+        }
+        inner.managers.insert(path.to_owned(), manager);
+    }
     put(shared, path, object);
     Json(shared.lock().objects.get(path).cloned()).into_response()
 }

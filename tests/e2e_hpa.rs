@@ -217,6 +217,8 @@ async fn scale(run: Arc<Run>) {
     background.spawn(push(run.clone(), cases.clone(), high.clone(), address.clone(), token));
     background.spawn(tell_usage(run.clone(), cases.clone(), high.clone()));
     run.wait_until_available("True").await;
+    let secret = format!("/api/v1/namespaces/{}/secrets/lookback-shared-ca", run.namespace);
+    run.kubernetes.wait_for(&secret, "the CA is shared", |secret| secret["data"].is_object()).await;
     for case in cases.iter() {
         run.create_workload(case).await;
     }

@@ -62,6 +62,7 @@ impl Run {
             format!("--bind-address={bind}"),
             format!("--secure-port={}", self.port),
             "--service=lookback".to_owned(),
+            "--ca-secret=lookback-shared-ca".to_owned(),
             "--log-level=warn".to_owned(),
         ];
         if let Some(kubelet) = &self.kubelet {
@@ -117,6 +118,9 @@ impl Run {
             }
             if object["subjects"].is_array() {
                 object["subjects"][0]["namespace"] = json!(self.namespace);
+            }
+            if object["metadata"]["namespace"] == "lookback" {
+                object["metadata"]["namespace"] = json!(self.namespace);
             }
             let within = object["metadata"]["namespace"].as_str();
             let within = within.map(|namespace| format!("/namespaces/{namespace}")).unwrap_or_default();

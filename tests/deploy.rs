@@ -43,7 +43,6 @@ fn variants() -> [(&'static str, Value); 10] {
             json!({
                 "replicas": 2,
                 "store": {"url": "http://victoria-metrics.monitoring.svc:8428"},
-                "certManager": {"enabled": true},
             }),
         ),
         (
@@ -221,8 +220,6 @@ fn helm_finds_nothing_wrong_and_refuses_values_that_mean_nothing() {
         json!({"retention": "soon"}),
         json!({"replicas": 3}),
         json!({"replicas": 0}),
-        json!({"replicas": 2, "certManager": {"enabled": true}}),
-        json!({"replicas": 2, "store": {"url": "http://mimir"}}),
         json!({"store": {"url": "mimir:8080"}}),
         json!({"store": {"writeUrl": "http://mimir/api/v1/push"}}),
         json!({"store": {"url": "http://mimir", "queryUrl": "http://mimir"}}),

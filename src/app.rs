@@ -5,6 +5,7 @@ use crate::clock::Clock;
 use crate::kubernetes::adapter::Adapter;
 use crate::kubernetes::catalog::Catalog;
 use crate::kubernetes::cluster::Cluster;
+use crate::kubernetes::controller_settings::ControllerSettings;
 use crate::kubernetes::live::{Live, LiveSettings};
 use crate::kubernetes::mapping::Resolver;
 use crate::kubernetes::served::Served;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Bounds and choices that handlers need, made of the configuration once.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Samples older than this are not served as a latest value.
     pub freshness: Duration,
@@ -49,6 +50,8 @@ pub struct Settings {
     pub ownership_interval: Option<Duration>,
     /// How often kubelets are asked what is used.
     pub metric_resolution: Duration,
+    /// How the cluster's autoscaling is set.
+    pub controller: ControllerSettings,
     /// Most `resource/metric` entries in discovery.
     pub discovery_max: usize,
     /// Which series answer `metric=cpu`, `metric=memory`, …, in order of preference.
@@ -136,6 +139,7 @@ impl Default for Settings {
             ownership_interval: Some(Duration::from_secs(60)),
             client_requests_per_second: NonZeroU32::new(1_000),
             metric_resolution: Duration::from_secs(15),
+            controller: ControllerSettings::default(),
             discovery_max: 2_000,
             usage_sources: BTreeMap::from([
                 (

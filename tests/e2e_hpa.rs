@@ -5,9 +5,11 @@
 //! ExternalName, so kube-apiserver has to reach this machine under `LOOKBACK_E2E_HOST` (default: `localhost`, for a
 //! control plane on the same machine; then Lookback listens on loopback only). It has the rights of
 //! `deploy/base/rbac.yaml` and no others, and what is pushed comes with the token of a ServiceAccount that may create
-//! just that. Pods need no kubelet: those that no node takes are said to be ready. Where the cluster has neither a node
-//! nor a metrics-server, a kubelet of this test's tells what pods use, and HPAs on cpu and memory and `kubectl top` are
-//! answered from that. A cluster in which another adapter owns one of the groups is left alone.
+//! just that. Pods need no kubelet: those that no node takes are said to be ready. Where the cluster has no node,
+//! their addresses are on loopback, and two Deployments are scraped there, by annotation and by a job's rules. Where it has
+//! no metrics-server either, a kubelet of this test's tells what pods use, and HPAs on cpu and memory and `kubectl top` are
+//! answered from that. Whatever an HPA comes to, `lookback explain hpa` comes to the same. A cluster in which another
+//! adapter owns one of the groups is left alone.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
@@ -16,17 +18,18 @@ mod e2e;
 
 use common::fake_kubelets::{Container, Kubelets, Telling};
 use common::manifests::{output_of, tool};
-use common::process::{Client, Server, free_port};
-use e2e::cases::{CONTAINER, Case, Told, cases, usage_cases};
+use common::process::{Client, Server, free_port, lookback};
+use e2e::cases::{CONTAINER, Case, Told, cases, scraped_cases, usage_cases};
 use e2e::kubernetes::{Kubernetes, condition};
 use e2e::run::{REGISTRATIONS, Run, USAGE, owner};
+use e2e::targets::{POD_IP, expose, scrape_config};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a kubelet would do for pods that no node takes: says that they run and are ready.
 async fn say_pods_are_ready(kubernetes: Kubernetes, namespace: String) {
@@ -38,7 +41,8 @@ async fn say_pods_are_ready(kubernetes: Kubernetes, namespace: String) {
             }
             let since = &pod["metadata"]["creationTimestamp"];
             let ready = json!({"type": "Ready", "status": "True", "lastTransitionTime": since});
-            let status = json!({"status": {"phase": "Running", "startTime": since, "conditions": [ready]}});
+            let status = json!({"status": {"phase": "Running", "startTime": since, "conditions": [ready],
+                "podIP": POD_IP, "podIPs": [{"ip": POD_IP}]}});
             let name = pod["metadata"]["name"].as_str().unwrap_or_default();
             let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/status");
             // It may have gone in the meantime.
@@ -70,7 +74,7 @@ async fn push(
                 Told::ForPods => pushes.extend(names.clone().map(|name| {
                     (format!("/write-metrics/namespaces/{}/pods/{name}/e2e_load", run.namespace), value)
                 })),
-                Told::Cores | Told::Bytes => {}
+                Told::Cores | Told::Bytes | Told::Scraped(_) => {}
             }
         }
         let address = *address.lock().unwrap();
@@ -199,18 +203,54 @@ fn refuse_what_the_writer_may_not(run: &Run, server: &Server, token: &str) {
     eprintln!("tokens: the writer may push what its role says, and nothing else");
 }
 
+/// `lookback explain hpa` comes to what each HPA came to, also to the same utilization.
+async fn explain_the_same(run: &Run, cases: &[Case], address: SocketAddr, token_file: &Path) {
+    for case in cases {
+        let (namespace, name) = (&run.namespace, case.name);
+        let path = format!("/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers/{name}");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let status = run.kubernetes.get(&path).await.unwrap()["status"].clone();
+            let mut command = lookback();
+            command.args(["explain", "hpa", &format!("{namespace}/{name}")]);
+            command.arg(format!("--server=http://{address}")).arg("--token-file").arg(token_file);
+            let told = tokio::task::spawn_blocking(move || output_of(&mut command)).await.unwrap();
+            let source = ["resource", "containerResource"].map(|source| &status["currentMetrics"][0][source]);
+            let percent = source.iter().find_map(|source| source["current"]["averageUtilization"].as_i64());
+            let mut lines = vec![format!("\n  so: {} replicas", status["desiredReplicas"])];
+            lines.extend(percent.map(|percent| format!("that is {percent} % of what they request")));
+            if lines.iter().all(|line| told.contains(line)) {
+                eprintln!("{told}");
+                break;
+            }
+            assert!(Instant::now() < deadline, "not {lines:?}, as {status} has it:\n{told}");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+}
+
 async fn scale(run: Arc<Run>) {
     let mut cases = cases(&run.namespace, &run.node);
+    if run.node_is_ours {
+        cases.extend(scraped_cases());
+    }
     if run.kubelet.is_some() {
         cases.extend(usage_cases());
     }
     let cases = Arc::new(cases);
     run.install().await;
     let token = run.writer().await;
-    let server = run.start_lookback();
+    let token_file = run.directory.path().join("reader");
+    std::fs::write(&token_file, run.reader().await).unwrap();
+    let high = Arc::new(AtomicBool::new(true));
+    let scraped_port = match run.node_is_ours {
+        true => Some(expose(cases.clone(), high.clone()).await),
+        false => None,
+    };
+    let scraping = scraped_port.map(|_| scrape_config(run.directory.path(), &run.namespace, &cases));
+    let server = run.start_lookback(scraping.as_deref());
     refuse_what_the_writer_may_not(&run, &server, &token);
     run.register().await;
-    let high = Arc::new(AtomicBool::new(true));
     let address = Arc::new(Mutex::new(server.address));
     let mut background = tokio::task::JoinSet::new();
     background.spawn(say_pods_are_ready(run.kubernetes.clone(), run.namespace.clone()));
@@ -220,9 +260,10 @@ async fn scale(run: Arc<Run>) {
     let secret = format!("/api/v1/namespaces/{}/secrets/lookback-shared-ca", run.namespace);
     run.kubernetes.wait_for(&secret, "the CA is shared", |secret| secret["data"].is_object()).await;
     for case in cases.iter() {
-        run.create_workload(case).await;
+        run.create_workload(case, scraped_port).await;
     }
     run.wait_until_scaled(&cases, "up", |case| case.replicas_high).await;
+    explain_the_same(&run, &cases, server.address, &token_file).await;
     look_through_the_aggregator(&run).await;
     if run.kubelet.is_some() {
         look_at_top(&run);
@@ -230,14 +271,16 @@ async fn scale(run: Arc<Run>) {
     delete_a_namespace(&run).await;
     high.store(false, Ordering::SeqCst);
     run.wait_until_scaled(&cases, "down", |_| 1).await;
+    explain_the_same(&run, &cases, server.address, &token_file).await;
 
     server.kill9();
     run.wait_until_available("False").await;
-    let server = run.start_lookback();
+    let server = run.start_lookback(scraping.as_deref());
     *address.lock().unwrap() = server.address;
     run.wait_until_available("True").await;
     high.store(true, Ordering::SeqCst);
     run.wait_until_scaled(&cases, "up after kill -9", |case| case.replicas_high).await;
+    explain_the_same(&run, &cases, server.address, &token_file).await;
     let panicked = background.try_join_next().is_some();
     assert!(!panicked, "a helper ended early:\n{}", server.process.stderr.so_far());
 }

@@ -60,7 +60,8 @@ async fn connect(args: &ShadowArgs) -> anyhow::Result<Round> {
         timeout: args.timeout,
     };
     let lookback = Adapter::new(&settings).context("--server, --server-ca-file, --token-file")?;
-    Ok(Round::new(cluster, present, lookback, args.namespace.clone()))
+    let controller = args.autoscaling.settings();
+    Ok(Round::new(cluster, present, lookback, args.namespace.clone(), controller))
 }
 
 async fn compare(

@@ -1,7 +1,7 @@
 //! Flags of `lookback shadow`.
 
-use super::LogArgs;
 use super::registration::KubeconfigArgs;
+use super::{AutoscalingArgs, LogArgs};
 use crate::kubernetes::adapter::AdapterAddress;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -79,6 +79,10 @@ pub struct ShadowArgs {
     /// How the report looks.
     #[arg(long, value_name = "FORM", env = "LOOKBACK_OUTPUT", default_value = "text")]
     pub output: Output,
+
+    /// How the cluster's autoscaling is set.
+    #[command(flatten)]
+    pub autoscaling: AutoscalingArgs,
 
     /// How logs look.
     #[command(flatten)]

@@ -10,6 +10,7 @@ use super::error::ApiError;
 use crate::app::App;
 use crate::kubernetes::adapter::{Adapter, AdapterError, AdapterValues, DELEGATED};
 use crate::kubernetes::autoscalers::Answer;
+use crate::kubernetes::quantity::saturating_milli;
 use crate::telemetry::OutcomeLabels;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -63,8 +64,9 @@ impl<'a> Delegate<'a> {
         let name = self.adapter.name();
         match answered {
             Ok(AdapterValues { body, items }) => {
+                let each = items.iter().map(|item| saturating_milli(item.value));
                 self.leave(question.map(|question| Answer {
-                    sum: items.iter().map(|item| item.value).sum(),
+                    sum_milli: each.fold(0, i64::saturating_add),
                     items: items.len(),
                     oldest_ms: items.iter().filter_map(|item| item.timestamp_ms).min(),
                     why: items.is_empty().then(|| format!("{name} answers with none")),
@@ -86,7 +88,9 @@ impl<'a> Delegate<'a> {
     }
 
     fn leave(self, answer: Option<Answer>) {
-        if let (Some(live), Some(answer)) = (self.app.live(), answer) {
+        if let (Some(live), Some(answer)) = (self.app.live(), answer)
+            && live.answers.is_due(&answer, self.app.clock.now_ms())
+        {
             live.answers.leave(answer);
         }
     }

@@ -51,7 +51,8 @@ async fn answer(app: &App, caller: &Caller, hpa: (&str, &str), at: Option<&str>)
         }
         None => app.clock.now_ms(),
     };
-    let text = explain(app.store.as_ref(), &app.context(&caller.scope), hpa, at_ms).await?;
+    let text = explain(app.store.as_ref(), &app.context(&caller.scope), &app.settings.controller, hpa, at_ms)
+        .await?;
     text.ok_or_else(|| {
         let (namespace, name) = hpa;
         let cluster = match app.live() {

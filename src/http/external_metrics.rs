@@ -12,7 +12,7 @@ use super::delegation::Delegate;
 use super::error::ApiError;
 use crate::app::App;
 use crate::kubernetes::autoscalers::{Answer, EXTERNAL};
-use crate::kubernetes::quantity::Quantity;
+use crate::kubernetes::quantity::{Quantity, saturating_milli};
 use crate::kubernetes::request_attributes::RequestAttributes;
 use crate::kubernetes::resources::{NAMESPACE_LABEL, RESOURCE_INFO_METRIC};
 use crate::kubernetes::selector::{self, Requirements};
@@ -143,7 +143,7 @@ pub(super) async fn answer(
         Some(unknown) => unknown.added_to(error),
         None => error,
     });
-    if let Some(live) = app.live() {
+    if let Some(live) = app.live().filter(|live| live.answers.is_due(&question, app.clock.now_ms())) {
         live.answers.leave(noted(question, &answered));
     }
     let Answered { list, warning, .. } = answered?;
@@ -158,8 +158,8 @@ pub(super) async fn answer(
 /// What autoscalers are answered is remembered.
 fn noted(question: Answer, answered: &Result<Answered, ApiError>) -> Answer {
     match answered {
-        Ok(Answered { list, warning, sum, oldest_ms }) => Answer {
-            sum: *sum,
+        Ok(Answered { list, warning, sum_milli, oldest_ms }) => Answer {
+            sum_milli: *sum_milli,
             items: list.items.len(),
             oldest_ms: *oldest_ms,
             why: warning.map(str::to_owned),
@@ -181,7 +181,7 @@ struct Answered {
     list: ExternalMetricValueList,
     /// Why it is empty.
     warning: Option<&'static str>,
-    sum: f64,
+    sum_milli: i64,
     oldest_ms: Option<i64>,
 }
 
@@ -216,12 +216,12 @@ impl Asking<'_> {
         }
         put_rates(app, context, &matchers, &policy, &mut found, now_ms).await?;
         let window = policy.rate_window.map(|window| window.as_secs());
-        let (mut items, mut sum, mut oldest_ms) = (Vec::with_capacity(found.len()), 0.0, None::<i64>);
+        let (mut items, mut sum_milli, mut oldest_ms) = (Vec::with_capacity(found.len()), 0_i64, None::<i64>);
         for latest in found {
             let sample = latest.sample;
             let Some(item) = item(&asked.metric, latest, window) else { continue };
             items.push(item);
-            sum += sample.value;
+            sum_milli = sum_milli.saturating_add(saturating_milli(sample.value));
             oldest_ms = Some(oldest_ms.map_or(sample.timestamp_ms, |at| at.min(sample.timestamp_ms)));
         }
         if items.is_empty() && !self.is_known().await? {
@@ -240,7 +240,7 @@ impl Asking<'_> {
             metadata: BTreeMap::new(),
             items,
         };
-        Ok(Answered { list, warning, sum, oldest_ms })
+        Ok(Answered { list, warning, sum_milli, oldest_ms })
     }
 }
 

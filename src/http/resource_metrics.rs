@@ -16,13 +16,15 @@ use self::by_rules::ByRules;
 use super::auth::Caller;
 use super::error::ApiError;
 use crate::app::App;
-use crate::kubernetes::autoscalers::{Answer, usage_object};
+use crate::kubernetes::autoscalers::{Answer, Counted, usage_object};
 use crate::kubernetes::objects::Known;
+use crate::kubernetes::quantity::saturating_milli;
 use crate::kubernetes::request_attributes::RequestAttributes;
 use crate::kubernetes::resource_metrics::{
     ContainerMetrics, Metrics, MetricsList, ObjectMeta, ResourceList, go_duration,
 };
 use crate::kubernetes::resources::resolve;
+use crate::kubernetes::scaled_pods::{Apart, Used, UsedByPod};
 use crate::kubernetes::selector::{self, Requirements};
 use crate::kubernetes::served::{GroupVersion, RESOURCE_METRICS_GROUP};
 use crate::query::usage::{self, PodUsage, Usage};
@@ -150,27 +152,52 @@ fn note(app: &App, selected: &Selected<'_>, items: &[Metrics]) {
     if asked.kind != Kind::Pods || asked.name.is_some() {
         return;
     }
-    let count = objects.map(|objects| objects.read().count_selected(namespace, requirements));
-    for (resource, container) in live.autoscalers.usage_targets(namespace) {
-        let used = |item: &Metrics| {
-            let of = item.containers.iter().flatten();
-            let of = of.filter(|one| container.as_ref().is_none_or(|wanted| *wanted == one.name));
-            let each: Vec<f64> = of.filter_map(|one| one.usage.of(&resource)).collect();
-            (!each.is_empty()).then(|| (each.iter().sum::<f64>(), item.timestamp.as_millisecond()))
-        };
-        let used: Vec<(f64, i64)> = items.iter().filter_map(used).collect();
+    let now_ms = app.clock.now_ms();
+    let question = |container: Option<&str>, resource: String| Answer {
+        namespace: namespace.to_owned(),
+        object: usage_object(container),
+        metric: resource,
+        selector: asked.label_selector.clone(),
+        ..Answer::default()
+    };
+    let targets = live.autoscalers.usage_targets(namespace).into_iter();
+    let asked = targets.map(|(resource, container)| (question(container.as_deref(), resource), container));
+    let due: Vec<_> = asked.filter(|(question, _)| live.answers.is_due(question, now_ms)).collect();
+    if due.is_empty() {
+        return;
+    }
+    let selected = objects.map(|objects| objects.read().selected(namespace, requirements));
+    let pods = selected.as_ref().and_then(|selected| live.pods.of(namespace, selected));
+    for (question, container) in due {
+        let resource = question.metric.as_str();
+        let used: UsedByPod =
+            items.iter().filter_map(|item| of_item(item, resource, container.as_deref())).collect();
+        let counted = pods.as_ref().map(|pods| {
+            let apart = Apart::of(pods, resource, &used, now_ms, &app.settings.controller);
+            let requested = apart.requested(resource, container.as_deref()).ok();
+            Counted { summary: apart.summary(), requested }
+        });
         live.answers.leave(Answer {
-            namespace: namespace.to_owned(),
-            object: usage_object(container.as_deref()),
-            metric: resource,
-            selector: asked.label_selector.clone(),
-            sum: used.iter().map(|(used, _)| used).sum(),
+            sum_milli: used.values().map(|used| used.milli).fold(0, i64::saturating_add),
             items: used.len(),
-            missing: count.map(|count| count.saturating_sub(used.len())),
-            oldest_ms: used.iter().map(|(_, at_ms)| *at_ms).min(),
+            missing: selected.as_ref().map(|selected| selected.len().saturating_sub(used.len())),
+            oldest_ms: used.values().filter_map(|used| used.timestamp_ms).min(),
             why: used.is_empty().then(|| "nothing is known of what these pods use".to_owned()),
+            counted,
+            ..question
         });
     }
+}
+
+/// What a pod uses of a resource, by one container or all, as an autoscaler reads it.
+fn of_item(item: &Metrics, resource: &str, container: Option<&str>) -> Option<(String, Used)> {
+    let of = item.containers.iter().flatten();
+    let of = of.filter(|one| container.is_none_or(|wanted| wanted == one.name));
+    let each: Vec<i64> = of.filter_map(|one| one.usage.of(resource)).map(saturating_milli).collect();
+    let milli = each.iter().fold(0_i64, |sum, milli| sum.saturating_add(*milli));
+    let timestamp_ms = Some(item.timestamp.as_millisecond());
+    let used = Used { milli, timestamp_ms, window_ms: item.window_ms };
+    (!each.is_empty()).then(|| (item.metadata.name.clone(), used))
 }
 
 /// Times of this API are of whole seconds.
@@ -192,6 +219,7 @@ fn of_pod(labels: BTreeMap<String, String>, pod: PodUsage, now: Timestamp) -> Op
         },
         timestamp: timestamp(oldest.timestamp_ms),
         window: go_duration(oldest.window_ms),
+        window_ms: oldest.window_ms,
         usage: None,
         containers: Some(pod.containers.into_iter().map(container).collect()),
     })
@@ -204,6 +232,7 @@ fn of_node(labels: BTreeMap<String, String>, name: String, usage: Usage, now: Ti
         metadata: ObjectMeta { name, namespace: None, creation_timestamp: now, labels },
         timestamp: timestamp(usage.timestamp_ms),
         window: go_duration(usage.window_ms),
+        window_ms: usage.window_ms,
         usage: Some(used(usage)),
         containers: None,
     }

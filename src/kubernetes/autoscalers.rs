@@ -5,13 +5,15 @@
 
 use super::cluster::reasons;
 use super::quantity::Quantity;
+use super::replica_formula::{Requested, Summary};
 use futures::StreamExt;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricSpec, MetricTarget};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client};
 use prometheus_client::metrics::counter::Counter;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tracing::warn;
@@ -20,6 +22,10 @@ use tracing::warn;
 const AUTOSCALERS_MAX: usize = 20_000;
 /// Most answers that wait to be noted.
 const ANSWERS_MAX: usize = 4_096;
+/// From one noted answer to the next of the same question, at the least.
+const ANSWER_INTERVAL_MS: i64 = 5_000;
+/// Most questions that are told apart; past that all are forgotten, and noted anew.
+const QUESTIONS_MAX: usize = 20_000;
 
 /// One metric of an autoscaler.
 #[derive(Clone, Debug, PartialEq)]
@@ -206,8 +212,8 @@ pub struct Answer {
     pub metric: String,
     /// The selectors, as asked.
     pub selector: String,
-    /// The sum of the values.
-    pub sum: f64,
+    /// The sum of the values in millis, each rounded as the autoscaler does.
+    pub sum_milli: i64,
     /// How many values there are.
     pub items: usize,
     /// How many objects are selected and have no value; `None`: not known.
@@ -216,6 +222,17 @@ pub struct Answer {
     pub oldest_ms: Option<i64>,
     /// Why it is empty.
     pub why: Option<String>,
+    /// Of pods: how the autoscaler takes it; `None`: it is not known how these pods are.
+    pub counted: Option<Counted>,
+}
+
+/// An answer about pods, as the autoscaler's formula takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The values that count, and the pods without one.
+    pub summary: Summary,
+    /// What these pods request; `None`: that is not asked, or one of them says nothing.
+    pub requested: Option<Requested>,
 }
 
 /// Answers on their way to be noted.
@@ -223,6 +240,9 @@ pub struct Answers {
     sender: Sender<Answer>,
     receiver: Mutex<Option<Receiver<Answer>>>,
     dropped: Counter,
+    /// When each question was noted last, by its hash: what is not due costs the one who answers next to nothing.
+    noted_ms: Mutex<HashMap<u64, i64>>,
+    hasher: RandomState,
 }
 
 impl Answers {
@@ -230,7 +250,22 @@ impl Answers {
     #[must_use]
     pub fn counting(dropped: Counter) -> Self {
         let (sender, receiver) = channel(ANSWERS_MAX);
-        Self { sender, receiver: Mutex::new(Some(receiver)), dropped }
+        Self {
+            sender,
+            receiver: Mutex::new(Some(receiver)),
+            dropped,
+            noted_ms: Mutex::default(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Whether the answer to a question is to be noted: the last was a while ago. Then this one counts as noted.
+    #[must_use]
+    pub fn is_due(&self, question: &Answer, now_ms: i64) -> bool {
+        let Answer { namespace, object, metric, selector, .. } = question;
+        let question = self.hasher.hash_one((namespace, object, metric, selector));
+        let mut noted_ms = self.noted_ms.lock().unwrap_or_else(PoisonError::into_inner);
+        is_due(&mut noted_ms, question, now_ms, ANSWER_INTERVAL_MS)
     }
 
     /// Leaves an answer to be noted. Never waits: where too many wait already it is dropped, and counted.
@@ -244,6 +279,19 @@ impl Answers {
     pub fn take_receiver(&self) -> Option<Receiver<Answer>> {
         self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
+}
+
+/// Whether the last time was a while ago; then it is now. Past [`QUESTIONS_MAX`] all times are forgotten.
+pub fn is_due<K: Hash + Eq>(at_ms: &mut HashMap<K, i64>, key: K, now_ms: i64, interval_ms: i64) -> bool {
+    if at_ms.len() >= QUESTIONS_MAX {
+        at_ms.clear();
+    }
+    let last = at_ms.entry(key).or_insert(i64::MIN);
+    let is_due = now_ms.saturating_sub(*last) >= interval_ms;
+    if is_due {
+        *last = now_ms;
+    }
+    is_due
 }
 
 #[cfg(test)]
@@ -274,6 +322,15 @@ mod tests {
                 row("resource", "cpu", "utilization", 60.0),
             ]
         );
+    }
+
+    #[test]
+    fn a_question_is_noted_at_intervals() {
+        let answers = Answers::counting(Counter::default());
+        let asked = |metric: &str| Answer { metric: metric.to_owned(), ..Answer::default() };
+        let due = [("a", 0), ("a", 4_999), ("b", 4_999), ("a", 5_000), ("a", 9_000)]
+            .map(|(metric, at_ms)| answers.is_due(&asked(metric), at_ms));
+        assert_eq!(due, [true, false, true, true, false]);
     }
 
     #[test]

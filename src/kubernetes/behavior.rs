@@ -4,12 +4,10 @@
 //! weighed (stabilization: the least of them is followed up, the most of them down), then policies limit the step.
 //! Without `spec.behavior` only the most of five minutes counts down, and a step up doubles at the most.
 
+use super::controller_settings::ControllerSettings;
 use super::quantity::Quantity;
-use super::replica_formula::{TOLERANCE, Tolerances};
+use super::replica_formula::{Tolerances, whole};
 use k8s_openapi::api::autoscaling::v2::{HPAScalingRules, HorizontalPodAutoscalerSpec};
-
-/// For how long the most counts on the way down, in seconds, where nothing is said: kube-controller-manager's default.
-pub const DOWN_STABILIZATION_SECONDS: u32 = 300;
 
 /// Which way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,20 +97,15 @@ pub struct Behavior {
     pub is_default: bool,
 }
 
-impl Default for Behavior {
-    fn default() -> Self {
-        Self { up: rules(None, Direction::Up), down: rules(None, Direction::Down), is_default: true }
-    }
-}
-
-fn rules(own: Option<&HPAScalingRules>, direction: Direction) -> Rules {
+fn rules(own: Option<&HPAScalingRules>, direction: Direction, controller: &ControllerSettings) -> Rules {
     let percent = Policy { is_percent: true, value: 100, period_seconds: 15 };
     let pods = Policy { is_percent: false, value: 4, period_seconds: 15 };
     let (stabilization_seconds, policies) = match direction {
         Direction::Up => (0, vec![pods, percent]),
-        Direction::Down => (DOWN_STABILIZATION_SECONDS, vec![percent]),
+        Direction::Down => (controller.down_stabilization_seconds, vec![percent]),
     };
-    let default = Rules { stabilization_seconds, tolerance: TOLERANCE, policies, select: Select::Max };
+    let default =
+        Rules { stabilization_seconds, tolerance: controller.tolerance, policies, select: Select::Max };
     let Some(own) = own else { return default };
     let count = |count: i32| u32::try_from(count).unwrap_or(0);
     let policy = |policy: &k8s_openapi::api::autoscaling::v2::HPAScalingPolicy| Policy {
@@ -123,7 +116,7 @@ fn rules(own: Option<&HPAScalingRules>, direction: Direction) -> Rules {
     let tolerance = own.tolerance.as_ref().and_then(|text| Quantity::parse(&text.0).ok()?.value().ok());
     Rules {
         stabilization_seconds: own.stabilization_window_seconds.map_or(stabilization_seconds, count),
-        tolerance: tolerance.unwrap_or(TOLERANCE),
+        tolerance: tolerance.unwrap_or(controller.tolerance),
         policies: match &own.policies {
             Some(policies) => policies.iter().map(policy).collect(),
             None => default.policies,
@@ -151,13 +144,20 @@ pub struct Decision {
 }
 
 impl Behavior {
+    /// That of an autoscaler that has none of its own.
+    #[must_use]
+    pub fn default_of(controller: &ControllerSettings) -> Self {
+        let of = |direction| rules(None, direction, controller);
+        Self { up: of(Direction::Up), down: of(Direction::Down), is_default: true }
+    }
+
     /// That of an autoscaler.
     #[must_use]
-    pub fn of(spec: &HorizontalPodAutoscalerSpec) -> Self {
-        let Some(behavior) = &spec.behavior else { return Self::default() };
+    pub fn of(spec: &HorizontalPodAutoscalerSpec, controller: &ControllerSettings) -> Self {
+        let Some(behavior) = &spec.behavior else { return Self::default_of(controller) };
         Self {
-            up: rules(behavior.scale_up.as_ref(), Direction::Up),
-            down: rules(behavior.scale_down.as_ref(), Direction::Down),
+            up: rules(behavior.scale_up.as_ref(), Direction::Up, controller),
+            down: rules(behavior.scale_down.as_ref(), Direction::Down, controller),
             is_default: false,
         }
     }
@@ -166,6 +166,12 @@ impl Behavior {
     #[must_use]
     pub const fn tolerances(&self) -> Tolerances {
         Tolerances { up: self.up.tolerance, down: self.down.tolerance }
+    }
+
+    /// For how long what was wanted is weighed, in seconds.
+    #[must_use]
+    pub fn weighed_seconds(&self) -> u32 {
+        self.up.stabilization_seconds.max(self.down.stabilization_seconds)
     }
 
     /// What an autoscaler makes of `wanted`, which its metrics ask for now. `before`: what they asked for earlier, with
@@ -202,13 +208,10 @@ impl Behavior {
         }
         let allowed = self.up.policies.iter().map(|policy| {
             let start = at_start(current, policy.period_seconds, changes);
-            let value = i64::from(policy.value);
-            // Rounded up.
-            count(if policy.is_percent {
-                start + (start * value + 99).div_euclid(100)
-            } else {
-                start + value
-            })
+            if policy.is_percent {
+                return whole((start * (1.0 + f64::from(policy.value) / 100.0)).ceil());
+            }
+            whole(start + f64::from(policy.value))
         });
         match self.up.select {
             Select::Disabled => Some(current),
@@ -224,9 +227,10 @@ impl Behavior {
         }
         let allowed = self.down.policies.iter().map(|policy| {
             let start = at_start(current, policy.period_seconds, changes);
-            let value = i64::from(policy.value);
-            // Rounded down.
-            count(if policy.is_percent { (start * (100 - value)).div_euclid(100) } else { start - value })
+            if policy.is_percent {
+                return whole((start * (1.0 - f64::from(policy.value) / 100.0)).trunc());
+            }
+            whole(start - f64::from(policy.value))
         });
         // The largest step leads to the fewest.
         match self.down.select {
@@ -238,14 +242,14 @@ impl Behavior {
     }
 }
 
-/// How many replicas there were at the beginning of a period that ends now.
-fn at_start(current: u32, period_seconds: u32, changes: &[Change]) -> i64 {
+/// How many replicas there were at the beginning of a period that ends now. Steps in percent of them are computed in
+/// floats, as the controller does: a tenth more than 100 are 111, as 110.00000000000001 is rounded up.
+fn at_start(current: u32, period_seconds: u32, changes: &[Change]) -> f64 {
     let within = |change: &&Change| change.ago_ms < i64::from(period_seconds) * 1_000;
-    i64::from(current) - changes.iter().filter(within).map(|change| change.by).sum::<i64>()
-}
-
-fn count(replicas: i64) -> u32 {
-    u32::try_from(replicas.max(0)).unwrap_or(u32::MAX)
+    let by: i64 = changes.iter().filter(within).map(|change| change.by).sum();
+    #[expect(clippy::cast_precision_loss, reason = "counts of pods")]
+    let start = (i64::from(current) - by) as f64;
+    start
 }
 
 #[cfg(test)]
@@ -255,7 +259,7 @@ mod tests {
 
     fn behavior(behavior: serde_json::Value) -> Behavior {
         let spec = json!({"maxReplicas": 100, "scaleTargetRef": {"kind": "Deployment", "name": "web"}, "behavior": behavior});
-        Behavior::of(&serde_json::from_value(spec).expect("a spec"))
+        Behavior::of(&serde_json::from_value(spec).expect("a spec"), &ControllerSettings::default())
     }
 
     const BOUNDS: (u32, u32) = (1, 100);
@@ -266,7 +270,7 @@ mod tests {
 
     #[test]
     fn without_one_a_step_up_doubles_and_the_most_of_five_minutes_counts_down() {
-        let none = Behavior::default();
+        let none = Behavior::default_of(&ControllerSettings::default());
         for (wanted, current, expected) in
             [(9, 1, 4), (9, 3, 6), (5, 3, 5), (200, 90, 100), (1, 50, 1), (0, 2, 1)]
         {
@@ -284,10 +288,12 @@ mod tests {
             {"type": "Pods", "value": 2, "periodSeconds": 60}, {"type": "Percent", "value": 10, "periodSeconds": 60}]}}));
         assert_eq!(replicas(&up, 50, 10, &[]), 12, "the larger step counts");
         assert_eq!(replicas(&up, 50, 31, &[]), 35, "a tenth, rounded up");
+        let (up, many) = (&up, (1, 1_000));
+        assert_eq!(up.decide(500, 100, &[], &[], many).replicas, 111, "as floats have it");
         let added = [Change { ago_ms: 30_000, by: 1 }, Change { ago_ms: 61_000, by: 5 }];
-        assert_eq!(replicas(&up, 50, 10, &added), 11, "one was added within the period");
+        assert_eq!(replicas(up, 50, 10, &added), 11, "one was added within the period");
         let removed = [Change { ago_ms: 30_000, by: -3 }];
-        assert_eq!(replicas(&up, 50, 10, &removed), 15);
+        assert_eq!(replicas(up, 50, 10, &removed), 15);
         let least = behavior(json!({"scaleUp": {"selectPolicy": "Min", "policies": [
             {"type": "Pods", "value": 2, "periodSeconds": 60}, {"type": "Percent", "value": 50, "periodSeconds": 60}]}}));
         assert_eq!(replicas(&least, 50, 10, &[]), 12);
@@ -297,6 +303,10 @@ mod tests {
         let down = behavior(json!({"scaleDown": {"policies": [
             {"type": "Percent", "value": 10, "periodSeconds": 60}, {"type": "Pods", "value": 5, "periodSeconds": 60}]}}));
         assert_eq!((replicas(&down, 1, 80, &[]), replicas(&down, 1, 40, &[])), (72, 35));
+        let most = behavior(
+            json!({"scaleDown": {"policies": [{"type": "Percent", "value": 90, "periodSeconds": 60}]}}),
+        );
+        assert_eq!(replicas(&most, 1, 100, &[]), 9, "as floats have it");
         let slow = behavior(json!({"scaleDown": {"selectPolicy": "Min", "policies": [
             {"type": "Percent", "value": 10, "periodSeconds": 60}, {"type": "Pods", "value": 5, "periodSeconds": 60}]}}));
         assert_eq!((replicas(&slow, 1, 80, &[]), replicas(&slow, 1, 40, &[])), (75, 36));
@@ -310,7 +320,7 @@ mod tests {
     fn the_least_of_a_while_counts_up_and_the_most_down() {
         let calm = behavior(json!({"scaleUp": {"stabilizationWindowSeconds": 60, "tolerance": "0.05"},
             "scaleDown": {"stabilizationWindowSeconds": 120}}));
-        assert_eq!(calm.tolerances(), Tolerances { up: 0.05, down: TOLERANCE });
+        assert_eq!(calm.tolerances(), Tolerances { up: 0.05, down: 0.1 });
         let before = [(30_000, 6), (90_000, 12), (130_000, 40)];
         for (wanted, current, stabilized) in [(20, 4, 6), (20, 8, 8), (2, 20, 12), (5, 3, 5), (2, 4, 4)] {
             assert_eq!(
@@ -321,5 +331,13 @@ mod tests {
         }
         let at_once = behavior(json!({"scaleDown": {"stabilizationWindowSeconds": 0}}));
         assert_eq!(at_once.decide(2, 20, &before, &[], BOUNDS).stabilized, 2);
+        let controller = ControllerSettings {
+            down_stabilization_seconds: 60,
+            tolerance: 0.2,
+            ..ControllerSettings::default()
+        };
+        let shorter = Behavior::default_of(&controller);
+        assert_eq!(shorter.decide(2, 20, &before, &[], BOUNDS).stabilized, 6);
+        assert_eq!(shorter.tolerances(), Tolerances { up: 0.2, down: 0.2 });
     }
 }

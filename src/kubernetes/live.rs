@@ -4,6 +4,7 @@ use super::autoscalers::{Answers, Autoscalers};
 use super::cluster::Cluster;
 use super::live_mapping::LiveMapping;
 use super::objects::{Bounds, Known, NotKnown, Objects};
+use super::pod_states::PodStates;
 use super::registration::{APIS, ApiName, Owner, Registrations};
 use super::resources::Resource;
 use super::served::Served;
@@ -30,6 +31,8 @@ pub struct Live {
     pub mapping: LiveMapping,
     /// Which objects there are.
     pub objects: Objects,
+    /// How its pods are, where it is written down who owns which.
+    pub pods: Arc<PodStates>,
     /// Which autoscalers there are.
     pub autoscalers: Autoscalers,
     /// What was answered, on its way to be remembered.
@@ -44,6 +47,7 @@ impl Live {
         Self {
             mapping: LiveMapping::new(client(), settings.unknown_resources_allowed),
             objects: Objects::new(client(), Bounds::default()),
+            pods: Arc::default(),
             autoscalers: Autoscalers::default(),
             answers: Answers::counting(dropped),
             cluster,

@@ -248,6 +248,14 @@ pub fn format_value(value: f64) -> Option<String> {
     Quantity::from_f64(value).map(|quantity| quantity.to_string())
 }
 
+/// A float in millis, by its shortest decimal, as the autoscaler reads it; it saturates, and NaN is none.
+#[must_use]
+pub fn saturating_milli(value: f64) -> i64 {
+    let beyond = || if value > 0.0 { i64::MAX } else { -i64::MAX };
+    let milli = Quantity::from_f64(value).and_then(|quantity| quantity.milli());
+    milli.unwrap_or_else(|| if value.is_nan() { 0 } else { beyond() })
+}
+
 /// The largest suffix that leaves no fraction.
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -100,6 +100,9 @@ pub struct Metrics {
     pub timestamp: Timestamp,
     /// Over how long CPU was measured, as Go writes durations.
     pub window: String,
+    /// The same in milliseconds.
+    #[serde(skip)]
+    pub window_ms: i64,
     /// A node's usage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<ResourceList>,

@@ -4,16 +4,46 @@
 //! 1.36: pods that have failed or are being deleted do not count at all; those that are pending have not started;
 //! of `cpu`, neither have those that are not ready after their start, whose start-up work is no load.
 
+use super::controller_settings::ControllerSettings;
 use super::quantity::Quantity;
-use super::replica_formula::{Summary, Usage};
-use k8s_openapi::api::core::v1::{Container, Pod};
+use super::replica_formula::{Requested, Summary};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// For how long after its start what a pod uses of `cpu` does not count while it is not ready, in milliseconds:
-/// kube-controller-manager's default.
-const CPU_INITIALIZATION_MS: i64 = 300_000;
-/// A pod that was found not ready so soon after its start was never ready, in milliseconds: likewise.
-const INITIAL_READINESS_MS: i64 = 30_000;
+/// A pod's phase, as far as it matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// It has not started.
+    Pending,
+    /// It runs.
+    Running,
+    /// All of its containers ended, and one of them failed.
+    Failed,
+    /// All of its containers ended well.
+    Succeeded,
+    /// Its node does not say.
+    Unknown,
+    /// It has none.
+    #[default]
+    None,
+}
+
+impl Phase {
+    /// That of this name.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        match name {
+            "Pending" => Self::Pending,
+            "Running" => Self::Running,
+            "Failed" => Self::Failed,
+            "Succeeded" => Self::Succeeded,
+            "" => Self::None,
+            _ => Self::Unknown,
+        }
+    }
+}
 
 /// A pod's condition `Ready`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,24 +56,36 @@ pub struct Readiness {
     pub since_ms: Option<i64>,
 }
 
+/// Amounts in millis, by resource.
+type ByResource = BTreeMap<String, i64>;
+
+/// What a pod requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Requests {
+    /// Each container that goes on beside the others.
+    pub containers: Vec<(String, ByResource)>,
+    /// The pod as a whole, where it says so, with what its runtime takes.
+    pub pod: Option<ByResource>,
+}
+
 /// A pod.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ScaledPod {
     /// Its name.
     pub name: String,
-    /// `Pending`, `Running`, …
-    pub phase: String,
+    /// How far it is.
+    pub phase: Phase,
     /// Whether it is being deleted.
     pub is_terminating: bool,
     /// When it was started, Unix milliseconds.
     pub started_ms: Option<i64>,
     /// Its condition `Ready`, if it has one.
     pub readiness: Option<Readiness>,
-    /// What each container requests, in millis, by resource.
-    pub requests: Vec<(String, BTreeMap<String, i64>)>,
+    /// What it requests. Pods of one workload share it.
+    pub requests: Arc<Requests>,
 }
 
-/// What a pod uses of a resource.
+/// What a pod has of a metric, or uses of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Used {
     /// How much, in millis.
@@ -54,85 +96,107 @@ pub struct Used {
     pub window_ms: i64,
 }
 
-/// How a pod counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Counts {
-    NotAtAll,
-    AsPending,
-    AsMissing,
-    /// With this value.
-    With(i64),
-}
+/// What pods have of a metric, or use of a resource, by pod.
+pub type UsedByPod = BTreeMap<String, Used>;
 
 impl From<Pod> for ScaledPod {
     fn from(pod: Pod) -> Self {
-        let (status, spec) = (pod.status.unwrap_or_default(), pod.spec.unwrap_or_default());
-        let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+        Self::of(&pod)
+    }
+}
+
+impl Requests {
+    fn of(spec: &PodSpec) -> Self {
+        // Init containers that go on beside the others count with them.
+        let sidecars = spec.init_containers.iter().flatten();
+        let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+        let of_container = |container: &Container| {
+            let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+            (container.name.clone(), requests.map(millis).unwrap_or_default())
+        };
+        let containers = spec.containers.iter().chain(sidecars).map(of_container).collect();
+        let whole = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()).map(millis);
+        let is_of_pods = |name: &str| name == "cpu" || name == "memory" || name.starts_with("hugepages-");
+        let mut pod = whole.unwrap_or_default();
+        pod.retain(|name, _| is_of_pods(name));
+        let overhead = spec.overhead.as_ref().map(millis).unwrap_or_default();
+        for (name, milli) in &mut pod {
+            *milli = milli.saturating_add(overhead.get(name).copied().unwrap_or_default());
+        }
+        Self { containers, pod: (!pod.is_empty()).then_some(pod) }
+    }
+
+    /// In millis of a resource, by one container or the whole pod; `None`: a container, or the pod, says nothing, or
+    /// there is no such container. Of pods that request as a whole kube-apiserver has filled in what they left out.
+    #[must_use]
+    pub fn of_resource(&self, resource: &str, container: Option<&str>) -> Option<i64> {
+        if let (Some(pod), None) = (&self.pod, container) {
+            return pod.get(resource).copied();
+        }
+        let mut of = self.containers.iter().filter(|(name, _)| container.is_none_or(|wanted| wanted == name));
+        let first = of.next()?.1.get(resource).copied()?;
+        of.try_fold(first, |sum, (_, requests)| sum.checked_add(*requests.get(resource)?))
+    }
+}
+
+fn millis(of: &BTreeMap<String, resource::Quantity>) -> ByResource {
+    let milli = |text: &str| Quantity::parse(text).ok()?.milli();
+    of.iter().filter_map(|(name, text)| Some((name.clone(), milli(&text.0)?))).collect()
+}
+
+impl ScaledPod {
+    /// As the cluster has it.
+    #[must_use]
+    pub fn of(pod: &Pod) -> Self {
+        let status = pod.status.as_ref();
+        let conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+        let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready");
         let readiness = ready.map(|condition| Readiness {
             is_ready: condition.status == "True",
             is_unready: condition.status == "False",
             since_ms: condition.last_transition_time.as_ref().map(|time| time.0.as_millisecond()),
         });
-        // Init containers that go on beside the others count with them.
-        let sidecars = spec.init_containers.into_iter().flatten();
-        let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+        let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        let started = status.and_then(|status| status.start_time.as_ref());
         Self {
-            name: pod.metadata.name.unwrap_or_default(),
-            phase: status.phase.unwrap_or_default(),
+            name: pod.metadata.name.clone().unwrap_or_default(),
+            phase: Phase::of(phase),
             is_terminating: pod.metadata.deletion_timestamp.is_some(),
-            started_ms: status.start_time.map(|time| time.0.as_millisecond()),
+            started_ms: started.map(|time| time.0.as_millisecond()),
             readiness,
-            requests: spec.containers.into_iter().chain(sidecars).map(requests).collect(),
+            requests: Arc::new(pod.spec.as_ref().map(Requests::of).unwrap_or_default()),
         }
     }
-}
 
-fn requests(container: Container) -> (String, BTreeMap<String, i64>) {
-    let requests = container.resources.and_then(|resources| resources.requests).unwrap_or_default();
-    let milli = |text: &str| Quantity::parse(text).ok()?.milli();
-    let requests = requests.into_iter().filter_map(|(name, text)| Some((name, milli(&text.0)?)));
-    (container.name, requests.collect())
-}
-
-impl ScaledPod {
     /// Whether it is running, and ready: then it counts for metrics of other objects.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.phase == "Running" && self.readiness.is_some_and(|readiness| readiness.is_ready)
+        self.phase == Phase::Running && self.readiness.is_some_and(|readiness| readiness.is_ready)
     }
 
-    fn counts(&self, is_cpu: bool, used: Option<&Used>, now_ms: i64) -> Counts {
-        if self.is_terminating || self.phase == "Failed" {
-            return Counts::NotAtAll;
-        }
-        if self.phase == "Pending" {
-            return Counts::AsPending;
-        }
-        match used {
-            None => Counts::AsMissing,
-            Some(used) if is_cpu && self.is_starting(used, now_ms) => Counts::AsPending,
-            Some(used) => Counts::With(used.milli),
-        }
+    /// Whether it counts where metrics of pods are counted.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        !self.is_terminating && self.phase != Phase::Failed
+    }
+
+    /// Whether its workload counts it among its replicas.
+    #[must_use]
+    pub fn is_replica(&self) -> bool {
+        self.counts() && self.phase != Phase::Succeeded
     }
 
     /// Whether what it uses of `cpu` is its start-up work. Where times are not known, whether it is not ready.
-    fn is_starting(&self, used: &Used, now_ms: i64) -> bool {
+    fn is_starting(&self, used: &Used, now_ms: i64, controller: &ControllerSettings) -> bool {
         let Some(readiness) = self.readiness else { return true };
         let (Some(started_ms), Some(since_ms)) = (self.started_ms, readiness.since_ms) else {
-            return readiness.is_unready;
+            return readiness.is_unready || self.started_ms.is_none() && readiness.since_ms.is_some();
         };
-        if started_ms.saturating_add(CPU_INITIALIZATION_MS) > now_ms {
+        if started_ms.saturating_add(controller.cpu_initialization_ms) > now_ms {
             let is_before = |measured_ms| measured_ms < since_ms.saturating_add(used.window_ms);
             return readiness.is_unready || used.timestamp_ms.is_some_and(is_before);
         }
-        readiness.is_unready && started_ms.saturating_add(INITIAL_READINESS_MS) > since_ms
-    }
-
-    /// What it requests of a resource, in millis, by one container or all; `None`: one of them says nothing.
-    #[must_use]
-    pub fn requested(&self, resource: &str, container: Option<&str>) -> Option<i64> {
-        let mut of = self.requests.iter().filter(|(name, _)| container.is_none_or(|wanted| wanted == name));
-        of.try_fold(0_i64, |sum, (_, requests)| sum.checked_add(*requests.get(resource)?))
+        readiness.is_unready && started_ms.saturating_add(controller.initial_readiness_ms) > since_ms
     }
 }
 
@@ -146,94 +210,80 @@ pub fn kept_label(name: &str) -> String {
 /// How many of them are ready.
 #[must_use]
 pub fn ready(pods: &[ScaledPod]) -> u32 {
-    u32::try_from(pods.iter().filter(|pod| pod.is_ready()).count()).unwrap_or(u32::MAX)
+    count(pods.iter().filter(|pod| pod.is_ready()).count())
 }
 
-/// The values of a metric of pods, summed up; `None`: none is of a pod that counts.
-#[must_use]
-pub fn summary(pods: &[ScaledPod], values: &BTreeMap<&str, f64>) -> Option<Summary> {
-    let mut summary = Summary::default();
-    for pod in pods {
-        let value = values.get(pod.name.as_str());
-        // The value itself is no matter here.
-        let used = value.map(|_| Used { milli: 0, timestamp_ms: None, window_ms: 0 });
-        match pod.counts(false, used.as_ref(), 0) {
-            Counts::NotAtAll => {}
-            Counts::AsPending => summary.pending += 1,
-            Counts::AsMissing => summary.missing += 1,
-            Counts::With(_) => {
-                summary.items += 1;
-                summary.sum += value.copied().unwrap_or_default();
+fn count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// Pods, told apart by what they have of a metric or use of a resource.
+#[derive(Debug)]
+pub struct Apart<'a> {
+    all: &'a [ScaledPod],
+    sum_milli: i64,
+    with_value: Vec<&'a ScaledPod>,
+    missing: Vec<&'a ScaledPod>,
+    pending: Vec<&'a ScaledPod>,
+}
+
+impl<'a> Apart<'a> {
+    /// These. `resource` is empty for a metric.
+    #[must_use]
+    pub fn of(
+        all: &'a [ScaledPod],
+        resource: &str,
+        used: &UsedByPod,
+        now_ms: i64,
+        controller: &ControllerSettings,
+    ) -> Self {
+        let mut apart =
+            Self { all, sum_milli: 0, with_value: Vec::new(), missing: Vec::new(), pending: Vec::new() };
+        for pod in all.iter().filter(|pod| pod.counts()) {
+            let is_starting = |used: &Used| resource == "cpu" && pod.is_starting(used, now_ms, controller);
+            match used.get(&pod.name) {
+                _ if pod.phase == Phase::Pending => apart.pending.push(pod),
+                None => apart.missing.push(pod),
+                Some(used) if is_starting(used) => apart.pending.push(pod),
+                Some(used) => {
+                    apart.with_value.push(pod);
+                    apart.sum_milli = apart.sum_milli.saturating_add(used.milli);
+                }
             }
         }
+        apart
     }
-    (summary.items > 0).then_some(summary)
-}
 
-/// What pods use of a resource, by pod.
-pub type UsedByPod = BTreeMap<String, Used>;
-
-/// What they use of a resource against a target that is an amount, summed up (in whole units); `None`: none is of a
-/// pod that counts.
-#[must_use]
-pub fn summary_of_usage(
-    pods: &[ScaledPod],
-    resource: &str,
-    used: &UsedByPod,
-    now_ms: i64,
-) -> Option<Summary> {
-    let usage = counted(pods, resource, used, now_ms, |_| Some(0))?;
-    #[expect(clippy::cast_precision_loss, reason = "millis of cores and bytes")]
-    let sum = usage.used as f64 / 1e3;
-    Some(Summary { sum, items: usage.items, missing: usage.missing, pending: usage.pending })
-}
-
-/// What they use of a resource against what they request.
-///
-/// # Errors
-/// Why nothing can be made of it.
-pub fn usage(
-    pods: &[ScaledPod],
-    (resource, container): (&str, Option<&str>),
-    used: &UsedByPod,
-    now_ms: i64,
-) -> Result<Usage, String> {
-    let silent = pods.iter().find(|pod| pod.requested(resource, container).is_none());
-    if let Some(pod) = silent {
-        return Err(format!("a container of pod {} has no request of {resource}", pod.name));
-    }
-    let usage = counted(pods, resource, used, now_ms, |pod| pod.requested(resource, container));
-    usage.ok_or_else(|| "no value of a pod that has started".to_owned())
-}
-
-fn counted(
-    pods: &[ScaledPod],
-    resource: &str,
-    used: &UsedByPod,
-    now_ms: i64,
-    requested: impl Fn(&ScaledPod) -> Option<i64>,
-) -> Option<Usage> {
-    let mut usage = Usage::default();
-    for pod in pods {
-        let request = requested(pod)?;
-        match pod.counts(resource == "cpu", used.get(&pod.name), now_ms) {
-            Counts::NotAtAll => {}
-            Counts::AsPending => {
-                usage.pending += 1;
-                usage.requested_by_pending += request;
-            }
-            Counts::AsMissing => {
-                usage.missing += 1;
-                usage.requested_by_missing += request;
-            }
-            Counts::With(milli) => {
-                usage.items += 1;
-                usage.used = usage.used.saturating_add(milli);
-                usage.requested += request;
-            }
+    /// Counted.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        Summary {
+            sum_milli: self.sum_milli,
+            items: count(self.with_value.len()),
+            missing: count(self.missing.len()),
+            pending: count(self.pending.len()),
         }
     }
-    (usage.items > 0).then_some(usage)
+
+    /// What they request of a resource, by one container or all.
+    ///
+    /// # Errors
+    /// Which pod says nothing, of all that are selected: then nothing can be made of what they use.
+    pub fn requested(&self, resource: &str, container: Option<&str>) -> Result<Requested, String> {
+        let of = |pod: &ScaledPod| pod.requests.of_resource(resource, container);
+        if let Some(pod) = self.all.iter().find(|pod| of(pod).is_none()) {
+            let whose =
+                container.map_or_else(|| "a container".to_owned(), |name| format!("container {name}"));
+            return Err(format!("{whose} of pod {} has no request of {resource}", pod.name));
+        }
+        let sum =
+            |pods: &[&ScaledPod]| pods.iter().filter_map(|pod| of(pod)).fold(0_i64, i64::saturating_add);
+        Ok(Requested {
+            counted: sum(&self.with_value),
+            missing: sum(&self.missing),
+            pending: sum(&self.pending),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -276,6 +326,10 @@ mod tests {
         of.iter().map(|(name, milli)| ((*name).to_owned(), used(*milli))).collect()
     }
 
+    fn apart<'a>(pods: &'a [ScaledPod], resource: &str, used: &UsedByPod) -> Apart<'a> {
+        Apart::of(pods, resource, used, NOW_MS, &ControllerSettings::default())
+    }
+
     #[test]
     fn pods_are_told_apart_as_the_controller_does() {
         let old = [3_600, 3_500];
@@ -287,10 +341,9 @@ mod tests {
             terminating(pod("e", "Running", "True", old)),
         ];
         assert_eq!(ready(&pods), 2, "one that is being deleted is ready until it is not");
-        let values = BTreeMap::from([("a", 2.0), ("c", 30.0), ("e", 400.0)]);
-        let expected = Summary { sum: 2.0, items: 1, missing: 1, pending: 1 };
-        assert_eq!(summary(&pods, &values), Some(expected));
-        assert_eq!(summary(&pods, &BTreeMap::from([("c", 1.0)])), None);
+        let used = used(&[("a", 2_000), ("c", 30_000), ("e", 400_000), ("stranger", 5_000_000)]);
+        let expected = Summary { sum_milli: 2_000, items: 1, missing: 1, pending: 1 };
+        assert_eq!(apart(&pods, "", &used).summary(), expected);
     }
 
     #[test]
@@ -307,12 +360,30 @@ mod tests {
             ("True", [200, 30], true),
         ] {
             let pods = [pod("a", "Running", ready, ago_seconds)];
-            let found = summary_of_usage(&pods, "cpu", &used(&[("a", 500)]), NOW_MS);
-            let counts = Summary { sum: 0.5, items: 1, ..Summary::default() };
-            assert_eq!(found, (!is_starting).then_some(counts), "{ready} {ago_seconds:?}");
-            // Memory counts from the beginning.
-            assert_eq!(summary_of_usage(&pods, "memory", &used(&[("a", 500)]), NOW_MS), Some(counts));
+            let counts = Summary { sum_milli: 500, items: 1, ..Summary::default() };
+            let starts = Summary { pending: 1, ..Summary::default() };
+            let expected = if is_starting { starts } else { counts };
+            let found = apart(&pods, "cpu", &used(&[("a", 500)])).summary();
+            assert_eq!(found, expected, "{ready} {ago_seconds:?}");
+            // Memory counts from the beginning, and so does a metric of this name.
+            assert_eq!(apart(&pods, "memory", &used(&[("a", 500)])).summary(), counts);
+            assert_eq!(apart(&pods, "", &used(&[("a", 500)])).summary(), counts);
         }
+        // As the controller's flags have it.
+        let controller = ControllerSettings {
+            cpu_initialization_ms: 100_000,
+            initial_readiness_ms: 150_000,
+            ..ControllerSettings::default()
+        };
+        let summary = |ready, ago_seconds| {
+            let pods = [pod("a", "Running", ready, ago_seconds)];
+            Apart::of(&pods, "cpu", &used(&[("a", 500)]), NOW_MS, &controller).summary()
+        };
+        assert_eq!(summary("True", [200, 30]).items, 1, "its first 100 s are over");
+        assert_eq!(summary("False", [200, 60]).pending, 1, "not ready within 150 s of its start");
+        let mut unknown = pod("a", "Running", "True", [200, 60]);
+        unknown.started_ms = None;
+        assert_eq!(apart(&[unknown], "cpu", &used(&[("a", 500)])).summary().pending, 1, "it has no start");
     }
 
     #[test]
@@ -323,22 +394,35 @@ mod tests {
             pod("b", "Running", "True", old),
             pod("c", "Pending", "False", old),
         ];
-        let of = |container| usage(&pods, ("cpu", container), &used(&[("a", 700)]), NOW_MS);
-        let expected = |each| Usage {
-            used: 700,
-            items: 1,
-            requested: each,
-            missing: 1,
-            requested_by_missing: each,
-            pending: 1,
-            requested_by_pending: each,
-        };
-        assert_eq!(of(None), Ok(expected(1_000)));
-        assert_eq!(of(Some("app")), Ok(expected(800)));
-        assert_eq!(of(None).ok().and_then(|usage| usage.utilization()), Some(70));
-        let error = usage(&pods, ("memory", None), &used(&[("a", 1)]), NOW_MS).expect_err("refused");
-        assert_eq!(error, "a container of pod a has no request of memory");
-        assert!(usage(&pods, ("memory", Some("app")), &used(&[("a", 1)]), NOW_MS).is_ok());
-        assert!(usage(&pods, ("cpu", None), &used(&[]), NOW_MS).is_err());
+        let used = used(&[("a", 700)]);
+        let apart = apart(&pods, "cpu", &used);
+        let expected = |each| Ok(Requested { counted: each, missing: each, pending: each });
+        assert_eq!(apart.requested("cpu", None), expected(1_000));
+        assert_eq!(apart.requested("cpu", Some("app")), expected(800));
+        let requested = apart.requested("cpu", None).expect("known");
+        assert_eq!(crate::kubernetes::replica_formula::utilization(apart.summary(), requested), Some(70));
+        let refused = |resource, container| apart.requested(resource, container).expect_err("refused");
+        assert_eq!(refused("memory", None), "a container of pod a has no request of memory");
+        assert_eq!(refused("cpu", Some("none")), "container none of pod a has no request of cpu");
+        assert!(apart.requested("memory", Some("app")).is_ok());
+        assert_eq!(
+            super::Apart::of(&[], "cpu", &used, NOW_MS, &ControllerSettings::default()).summary().items,
+            0
+        );
+    }
+
+    #[test]
+    fn a_pod_that_requests_as_a_whole_goes_before_its_containers() {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": {
+            "overhead": {"cpu": "50m", "memory": "1"},
+            "resources": {"requests": {"cpu": "2", "example.com/gpu": "1"}},
+            "containers": [{"name": "app", "resources": {"requests": {"cpu": "800m", "memory": "1Ki"}}}],
+        }}))
+        .expect("a pod");
+        let requests = ScaledPod::of(&pod).requests;
+        assert_eq!(requests.of_resource("cpu", None), Some(2_050));
+        assert_eq!(requests.of_resource("cpu", Some("app")), Some(800));
+        assert_eq!(requests.of_resource("memory", None), None, "kube-apiserver would have filled it in");
+        assert_eq!(requests.of_resource("example.com/gpu", None), None);
     }
 }

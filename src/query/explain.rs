@@ -1,17 +1,21 @@
 //! What an autoscaler asked, was answered and made of it, at a moment: from the series that are remembered
 //! of it, and of its target's pods.
 
+mod answered;
 mod moment;
 mod pods;
 #[cfg(test)]
 mod tests;
 
+use self::answered::Answered;
 use self::moment::{Moment, Remembered, whole};
-use self::pods::TargetPods;
-use crate::kubernetes::autoscalers::answers;
+use self::pods::{History, TargetPods};
 use crate::kubernetes::behavior::Behavior;
+use crate::kubernetes::controller_settings::ControllerSettings;
+use crate::kubernetes::quantity::saturating_milli;
 use crate::kubernetes::replica_formula::{
-    Replicas, Summary, TargetKind, Tolerances, Usage, proposed, proposed_by_utilization,
+    AtZero, Replicas, Requested, Summary, TargetKind, Tolerances, proposed, proposed_by_utilization,
+    utilization, without_metrics,
 };
 use crate::kubernetes::scaled_pods;
 use crate::store::{Context, Store, StoreError};
@@ -33,6 +37,7 @@ const SAMPLES_MAX: usize = 500_000;
 pub async fn explain(
     store: &dyn Store,
     context: &Context,
+    controller: &ControllerSettings,
     (namespace, name): (&str, &str),
     at_ms: i64,
 ) -> Result<Option<String>, StoreError> {
@@ -43,51 +48,115 @@ pub async fn explain(
     if moment.is_empty() {
         return Ok(None);
     }
+    let behavior = moment.behavior(controller);
+    // The target's pods matter as far back as answers do.
+    let weighed_ms = i64::from(behavior.weighed_seconds()) * 1_000;
+    let span = (at_ms.saturating_sub(weighed_ms.max(LOOK_BACK_MS)), at_ms);
     let pods = match moment.target() {
         Some((kind, target)) => {
-            TargetPods::read(store, context, (namespace, kind, target), at_ms, SAMPLES_MAX).await?
+            History::read(store, context, (namespace, kind, target), span, SAMPLES_MAX).await?
         }
         None => None,
     };
-    Ok(Some(text(&remembered, &moment, pods.as_ref(), (namespace, name), at_ms)))
+    let explained = Explained { remembered: &remembered, pods: pods.as_ref(), behavior, at_ms };
+    Ok(Some(explained.text(&moment, (namespace, name))))
 }
 
-fn text(
-    remembered: &Remembered,
-    moment: &Moment<'_>,
-    pods: Option<&TargetPods>,
-    (namespace, name): (&str, &str),
+/// What an explanation is made of.
+struct Explained<'a> {
+    remembered: &'a Remembered,
+    /// The target's pods, if they are remembered.
+    pods: Option<&'a History>,
+    behavior: Behavior,
     at_ms: i64,
-) -> String {
-    let shown = |value: Option<f64>| value.map_or_else(|| "?".to_owned(), |value| value.to_string());
-    let spec = |what: &str| moment.value(&format!("kube_horizontalpodautoscaler_{what}"));
-    let (min, max) = (spec("spec_min_replicas"), spec("spec_max_replicas"));
-    let (current, desired) = (spec("status_current_replicas"), spec("status_desired_replicas"));
-    let mut text = format!(
-        "HorizontalPodAutoscaler {namespace}/{name} at {}\n  replicas: {} now, {} desired by it, {} at least, {} at most\n",
-        time(at_ms),
-        shown(current),
-        shown(desired),
-        shown(min),
-        shown(max)
-    );
-    let holding =
-        moment.of("kube_horizontalpodautoscaler_status_condition").filter(|(.., value)| *value == 1.0);
-    let conditions: Vec<String> = holding
-        .filter_map(|(labels, ..)| Some(format!("{}={}", labels.get("condition")?, labels.get("status")?)))
-        .collect();
-    let _ = writeln!(text, "  conditions: {}", conditions.join(" "));
-    of_pods(pods, &mut text);
-    let behavior = moment.behavior();
-    let asking =
-        Asking { moment, pods, current: current.map(whole), at_ms, tolerances: behavior.tolerances() };
-    let bounds = (min.map_or(1, whole), max.map_or(u32::MAX, whole));
-    let wanted = asking.together(&mut text);
-    let Some(wanted) = wanted else { return text };
-    let bounded = wanted.clamp(bounds.0.min(bounds.1), bounds.1);
-    let _ = writeln!(text, "  together: the most, {wanted}, within its bounds {bounded}");
-    decision(&mut text, remembered, &behavior, (bounded, current.map_or(bounded, whole)), bounds, at_ms);
-    text
+}
+
+impl Explained<'_> {
+    fn text(&self, moment: &Moment<'_>, (namespace, name): (&str, &str)) -> String {
+        let shown = |value: Option<f64>| value.map_or_else(|| "?".to_owned(), |value| value.to_string());
+        let spec = |what: &str| moment.value(&format!("kube_horizontalpodautoscaler_{what}"));
+        let (min, max) = (spec("spec_min_replicas"), spec("spec_max_replicas"));
+        let (current, desired) = (spec("status_current_replicas"), spec("status_desired_replicas"));
+        let mut text = format!(
+            "HorizontalPodAutoscaler {namespace}/{name} at {}\n  replicas: {} now, {} desired by it, {} at least, {} at most\n",
+            time(self.at_ms),
+            shown(current),
+            shown(desired),
+            shown(min),
+            shown(max)
+        );
+        let holding =
+            moment.of("kube_horizontalpodautoscaler_status_condition").filter(|(.., value)| *value == 1.0);
+        let conditions: Vec<String> = holding
+            .filter_map(|(labels, ..)| {
+                Some(format!("{}={}", labels.get("condition")?, labels.get("status")?))
+            })
+            .collect();
+        let _ = writeln!(text, "  conditions: {}", conditions.join(" "));
+        of_pods(self.pods.and_then(|pods| pods.at(self.at_ms)).as_ref(), &mut text);
+        let bounds = (min.map_or(1, whole), max.map_or(u32::MAX, whole));
+        let bounds = (bounds.0.min(bounds.1), bounds.1);
+        let current = current.map(whole);
+        if let Some(decided) = current.and_then(|current| without_metrics(current, bounds, at_zero(moment))) {
+            text.push_str(match decided {
+                0 => "  scaling is turned off: its target has no replicas, and not by its doing\n",
+                _ => "  there are more or fewer replicas than its bounds allow, which it mends before it asks for any metric\n",
+            });
+            let _ = writeln!(text, "  so: {decided} replicas");
+            return text;
+        }
+        let asking = self.asking(moment, self.at_ms);
+        let Some(wanted) = asking.together(&mut text) else { return text };
+        let bounded = wanted.clamp(bounds.0, bounds.1);
+        let _ = writeln!(text, "  together: the most, {wanted}, within its bounds {bounded}");
+        self.decision(&mut text, (bounded, current.unwrap_or(bounded)), bounds);
+        text
+    }
+
+    fn asking<'a>(&'a self, moment: &'a Moment<'a>, at_ms: i64) -> Asking<'a> {
+        let current = moment.value("kube_horizontalpodautoscaler_status_current_replicas").map(whole);
+        Asking { moment, pods: self.pods, current, at_ms, tolerances: self.behavior.tolerances() }
+    }
+
+    /// How an autoscaler comes from what its metrics ask for to what it does.
+    fn decision(&self, text: &mut String, (wanted, current): (u32, u32), bounds: (u32, u32)) {
+        let (at_ms, behavior) = (self.at_ms, &self.behavior);
+        let from_ms = at_ms.saturating_sub(i64::from(behavior.weighed_seconds()) * 1_000).saturating_add(1);
+        let mut before = Vec::new();
+        if let Some((then_ms, replicas)) = self.remembered.beginning() {
+            before.push((at_ms - then_ms, whole(replicas).clamp(bounds.0, bounds.1)));
+        }
+        for then_ms in self.remembered.answered_within(from_ms, at_ms) {
+            let moment = self.remembered.at(then_ms);
+            let asking = self.asking(&moment, then_ms);
+            let goes_by_metrics = asking
+                .current
+                .is_none_or(|current| without_metrics(current, bounds, at_zero(&moment)).is_none());
+            let wanted = asking.together(&mut String::new()).filter(|_| goes_by_metrics);
+            before.extend(wanted.map(|wanted| (at_ms - then_ms, wanted.clamp(bounds.0, bounds.1))));
+        }
+        let decided = behavior.decide(wanted, current, &before, &self.remembered.changes(at_ms), bounds);
+        if decided.stabilized != wanted {
+            let (rules, which) = match decided.stabilized > wanted {
+                true => (&behavior.down, "most"),
+                false => (&behavior.up, "least"),
+            };
+            let _ = writeln!(
+                text,
+                "  stabilization: {}, going by the {which} that it asked for in {} s",
+                decided.stabilized, rules.stabilization_seconds
+            );
+        }
+        if decided.replicas != decided.stabilized {
+            let whose = if behavior.is_default { "the default behavior" } else { "its behavior's policies" };
+            let _ = writeln!(
+                text,
+                "  step: {}, which is as far as {whose} and its bounds go at once",
+                decided.replicas
+            );
+        }
+        let _ = writeln!(text, "  so: {} replicas", decided.replicas);
+    }
 }
 
 fn of_pods(pods: Option<&TargetPods>, text: &mut String) {
@@ -103,55 +172,21 @@ fn of_pods(pods: Option<&TargetPods>, text: &mut String) {
     );
 }
 
-/// How an autoscaler comes from what its metrics ask for to what it does.
-fn decision(
-    text: &mut String,
-    remembered: &Remembered,
-    behavior: &Behavior,
-    (wanted, current): (u32, u32),
-    bounds: (u32, u32),
-    at_ms: i64,
-) {
-    let seconds = behavior.up.stabilization_seconds.max(behavior.down.stabilization_seconds);
-    let from_ms = at_ms.saturating_sub(i64::from(seconds) * 1_000).saturating_add(1);
-    let mut before = Vec::new();
-    for then_ms in remembered.answered_within(from_ms, at_ms) {
-        let moment = remembered.at(then_ms);
-        let current = moment.value("kube_horizontalpodautoscaler_status_current_replicas").map(whole);
-        let tolerances = behavior.tolerances();
-        let asking = Asking { moment: &moment, pods: None, current, at_ms: then_ms, tolerances };
-        if let Some(wanted) = asking.together(&mut String::new()) {
-            before.push((at_ms - then_ms, wanted.clamp(bounds.0.min(bounds.1), bounds.1)));
-        }
+/// What matters where the target has no replicas.
+fn at_zero(moment: &Moment<'_>) -> AtZero {
+    let mut targets = moment.of("kube_horizontalpodautoscaler_spec_target_metric");
+    AtZero {
+        is_its_doing: moment.condition("ScaledToZero"),
+        has_shared_metric: targets
+            .any(|(labels, ..)| matches!(labels.get("metric_source"), Some("object" | "external"))),
+        is_active: moment.condition("ScalingActive") != Some(false),
     }
-    let decided = behavior.decide(wanted, current, &before, &remembered.changes(at_ms), bounds);
-    if decided.stabilized != wanted {
-        let (rules, which) = match decided.stabilized > wanted {
-            true => (&behavior.down, "most"),
-            false => (&behavior.up, "least"),
-        };
-        let _ = writeln!(
-            text,
-            "  stabilization: {}, going by the {which} that it asked for in {} s",
-            decided.stabilized, rules.stabilization_seconds
-        );
-    }
-    if decided.replicas != decided.stabilized {
-        let whose = if behavior.is_default { "the default behavior" } else { "its behavior's policies" };
-        let _ = writeln!(
-            text,
-            "  step: {}, which is as far as {whose} and its bounds go at once",
-            decided.replicas
-        );
-    }
-    let _ = writeln!(text, "  so: {} replicas", decided.replicas);
 }
 
 /// What an autoscaler knows at a moment.
 struct Asking<'a> {
     moment: &'a Moment<'a>,
-    /// The target's pods, if they are remembered.
-    pods: Option<&'a TargetPods>,
+    pods: Option<&'a History>,
     /// The replicas that there are.
     current: Option<u32>,
     at_ms: i64,
@@ -187,25 +222,36 @@ impl Asking<'_> {
         let of = container.map(|container| format!(" of container {container}")).unwrap_or_default();
         let _ = writeln!(text, "  metric {name}{of} ({source}), target {kind} {target}");
         let is_usage = source.ends_with("resource");
-        let Some(answer) = self.answer(name, source, container) else {
+        let pods_now = self.pods.and_then(|pods| pods.at(self.at_ms));
+        let Some(answer) = Answered::newest(self.moment, (name, source, container), pods_now.as_ref()) else {
             text.push_str("    not asked of Lookback in the 5 minutes before");
             text.push_str(if is_usage { ": another serves metrics.k8s.io\n" } else { "\n" });
             return None;
         };
         answer.tell(self.at_ms, text);
         let current = self.current?;
+        // As they were when it was answered.
+        let pods = self.pods.and_then(|pods| pods.at(answer.answered_ms));
+        let summary = answer.summary(pods.as_ref(), source);
         let proposal = if kind == "utilization" {
-            self.by_utilization(name, container, whole(target), &answer, current, text)
+            let requested = answer.requested(pods.as_ref(), (name, container), summary, text);
+            requested
+                .and_then(|requested| self.by_utilization(whole(target), summary, requested, current, text))
         } else {
             let kind = match (source, kind) {
                 ("object" | "external", "average") => TargetKind::SharedAverage,
                 ("object" | "external", _) => TargetKind::Value,
                 _ => TargetKind::PodsAverage,
             };
-            let ready = self.pods.map_or(current, |pods| scaled_pods::ready(&pods.pods));
-            let (missing, pending) = self.without_value(&answer);
-            let summary = Summary { sum: answer.sum, items: answer.items, missing, pending };
-            proposed(kind, target, summary, Replicas { current, ready }, self.tolerances)
+            let replicas = pods.as_ref().map_or_else(
+                || Replicas::all_ready(current),
+                |pods| Replicas {
+                    current,
+                    status: pods.replicas(),
+                    ready: Some(scaled_pods::ready(&pods.pods)),
+                },
+            );
+            proposed(kind, saturating_milli(target), summary, replicas, self.tolerances)
         };
         let Some(replicas) = proposal else {
             text.push_str("    nothing can be made of it: the autoscaler reports FailedGet…Metric\n");
@@ -218,110 +264,18 @@ impl Asking<'_> {
         Some(replicas)
     }
 
-    /// Pods that have started and have no value, and pods that have not started.
-    fn without_value(&self, answer: &Answered<'_>) -> (u32, u32) {
-        match self.pods.map(TargetPods::counted) {
-            Some((started, pending)) => (started.saturating_sub(answer.items), pending),
-            None => (answer.missing.unwrap_or(0), 0),
-        }
-    }
-
     fn by_utilization(
         &self,
-        resource: &str,
-        container: Option<&str>,
         target: u32,
-        answer: &Answered<'_>,
+        summary: Summary,
+        requested: Requested,
         current: u32,
         text: &mut String,
     ) -> Option<u32> {
-        let (missing, pending) = self.without_value(answer);
-        let started = answer.items.saturating_add(missing);
-        let requested = self.pods.and_then(|pods| pods.requested(resource, container));
-        let Some(requested) = requested.filter(|_| started > 0) else {
-            text.push_str(
-                "    what its pods request is not remembered: send kube_pod_container_resource_requests of \
-                 kube-state-metrics\n",
-            );
-            return None;
-        };
-        // Pods of one target request the same.
-        let of = |pods: u32| requested.saturating_mul(i64::from(pods)) / i64::from(started);
-        #[expect(clippy::cast_possible_truncation, reason = "millis of cores and bytes; a cast saturates")]
-        let used = (answer.sum * 1e3).round() as i64;
-        let usage = Usage {
-            used,
-            items: answer.items,
-            requested: of(answer.items),
-            missing,
-            requested_by_missing: of(missing),
-            pending,
-            requested_by_pending: of(pending),
-        };
-        if let Some(utilization) = usage.utilization() {
+        if let Some(utilization) = utilization(summary, requested) {
             let _ = writeln!(text, "    that is {utilization} % of what they request");
         }
-        proposed_by_utilization(target, usage, current, self.tolerances)
-    }
-
-    /// The newest answer to the question for a metric, of those that are for the target's pods.
-    fn answer(&self, name: &str, source: &str, container: Option<&str>) -> Option<Answered<'_>> {
-        let is_of_pods = source == "pods" || source.ends_with("resource");
-        let is_asked = |labels: &Labels| {
-            let object = labels.get("answered_object").unwrap_or_default();
-            // The selector of objects comes first, and a question for pods always has one.
-            let selector = labels.get("answered_selector").unwrap_or_default();
-            let selector = selector.split(" and ").next().unwrap_or_default();
-            labels.get("answered_metric") == Some(name)
-                && answers(object, source, container)
-                && (!is_of_pods || self.pods.is_none_or(|pods| pods.are_selected(selector)))
-        };
-        let asked =
-            self.moment.of("lookback_autoscaler_answer_items").filter(|(labels, ..)| is_asked(labels));
-        let (asked, answered_ms, items) = asked.max_by_key(|(_, at, _)| *at)?;
-        let same = |metric: &str| {
-            let mut found = self.moment.of(metric);
-            // All labels but the metric's name, which is the first.
-            found
-                .find(|(labels, ..)| labels.iter().skip(1).eq(asked.iter().skip(1)))
-                .map(|(_, _, value)| value)
-        };
-        Some(Answered {
-            asked,
-            answered_ms,
-            items: whole(items),
-            sum: same("lookback_autoscaler_answer_sum").unwrap_or(0.0),
-            missing: same("lookback_autoscaler_answer_missing").map(whole),
-            age_seconds: same("lookback_autoscaler_answer_age_seconds"),
-        })
-    }
-}
-
-/// An answer, as it is remembered.
-struct Answered<'a> {
-    asked: &'a Labels,
-    answered_ms: i64,
-    items: u32,
-    sum: f64,
-    missing: Option<u32>,
-    age_seconds: Option<f64>,
-}
-
-impl Answered<'_> {
-    fn tell(&self, at_ms: i64, text: &mut String) {
-        let part = |label| self.asked.get(label);
-        let selector = part("answered_selector").map(|s| format!(" selected by {s}")).unwrap_or_default();
-        let _ = writeln!(text, "    asked: {}{selector}", part("answered_object").unwrap_or_default());
-        let has_values = self.items > 0;
-        let _ = writeln!(
-            text,
-            "    answered {}s before: {} values, sum {}, the oldest {} old, {} objects without a value",
-            at_ms.saturating_sub(self.answered_ms) / 1_000,
-            self.items,
-            if has_values { self.sum.to_string() } else { "-".to_owned() },
-            self.age_seconds.filter(|_| has_values).map_or_else(|| "-".to_owned(), |age| format!("{age}s")),
-            self.missing.map_or_else(|| "an unknown number of".to_owned(), |missing| missing.to_string()),
-        );
+        proposed_by_utilization(target, summary, requested, current, self.tolerances)
     }
 }
 

@@ -2,12 +2,15 @@
 //! kube-state-metrics, and each answer that one of them was given, as ordinary series.
 //!
 //! An autoscaler's series get a sample when it changes, and at an interval. An answer's series get one
-//! each time it is given, at most one in [`ANSWER_INTERVAL_MS`]. An answer without values is also told by an Event
-//! on the autoscaler, at most once in [`EVENT_INTERVAL_MS`].
+//! each time it is given, at most one in five seconds ([`Answers::is_due`]). An answer without values is also told by an
+//! Event on the autoscaler, at most once in [`EVENT_INTERVAL_MS`].
+//!
+//! [`Answers::is_due`]: crate::kubernetes::autoscalers::Answers::is_due
 
 use crate::app::App;
-use crate::kubernetes::autoscalers::{Answer, targets};
+use crate::kubernetes::autoscalers::{Answer, is_due, targets};
 use crate::kubernetes::behavior::{Behavior, Direction, Rules};
+use crate::kubernetes::controller_settings::ControllerSettings;
 use crate::kubernetes::live::Live;
 use crate::store::Scope;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -22,12 +25,8 @@ use tracing::{debug, warn};
 
 /// How often each autoscaler's series get a sample without a change.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// From one noted answer to the next of the same question, at the least.
-const ANSWER_INTERVAL_MS: i64 = 5_000;
 /// From one Event to the next of the same autoscaler and metric, at the least.
 const EVENT_INTERVAL_MS: i64 = 600_000;
-/// Most questions that are told apart; past that all are forgotten, and noted anew.
-const QUESTIONS_MAX: usize = 20_000;
 /// Most changes that wait to be written; more wait for the next interval.
 const CHANGES_MAX: usize = 4_096;
 
@@ -39,7 +38,7 @@ pub(super) async fn remember(app: App, shutdown: impl Future<Output = ()>) {
     let Some(mut answers) = live.answers.take_receiver() else { return };
     let (changes, mut changed) = channel(CHANGES_MAX);
     let following = live.autoscalers.follow(live.cluster.lister.clone(), |key, one| {
-        let series = one.map_or_else(|| gone(key), state);
+        let series = one.map_or_else(|| gone(key), |one| state(one, &app.settings.controller));
         leave(&changes, series);
     });
     let mut recorder = Notes::new(app.clone(), live.clone());
@@ -50,7 +49,7 @@ pub(super) async fn remember(app: App, shutdown: impl Future<Output = ()>) {
             tokio::select! {
                 _ = interval.tick() => {
                     let all = live.autoscalers.all();
-                    append(&app, all.iter().flat_map(|(_, one)| state(one)).collect()).await;
+                    append(&app, all.iter().flat_map(|(_, one)| state(one, &app.settings.controller)).collect()).await;
                 }
                 Some(series) = changed.recv() => append(&app, series).await,
                 Some(answer) = answers.recv() => recorder.note(answer).await,
@@ -97,7 +96,7 @@ const REPLICAS: [&str; 4] = [
     "kube_horizontalpodautoscaler_status_desired_replicas",
 ];
 
-fn state(one: &HorizontalPodAutoscaler) -> Vec<Series> {
+fn state(one: &HorizontalPodAutoscaler, controller: &ControllerSettings) -> Vec<Series> {
     let namespace = one.metadata.namespace.as_deref().unwrap_or_default();
     let name = one.metadata.name.as_deref().unwrap_or_default();
     let put = |metric: &str, more: &[(&str, &str)], value| series(metric, namespace, name, more, value);
@@ -111,6 +110,15 @@ fn state(one: &HorizontalPodAutoscaler) -> Vec<Series> {
     ];
     for (metric, value) in REPLICAS.into_iter().zip(replicas) {
         all.extend(value.and_then(|value| put(metric, &[], f64::from(value))));
+    }
+    #[expect(clippy::cast_precision_loss, reason = "times of this age")]
+    let times = [
+        ("kube_horizontalpodautoscaler_created", one.metadata.creation_timestamp.as_ref()),
+        ("lookback_autoscaler_last_scale_seconds", status.and_then(|status| status.last_scale_time.as_ref())),
+    ]
+    .map(|(metric, time)| (metric, time.map(|time| time.0.as_second() as f64)));
+    for (metric, seconds) in times {
+        all.extend(seconds.and_then(|seconds| put(metric, &[], seconds)));
     }
     for target in targets(one) {
         let labels = [
@@ -129,7 +137,7 @@ fn state(one: &HorizontalPodAutoscaler) -> Vec<Series> {
             ("scaletargetref_name", target.name.as_str()),
         ];
         all.extend(put("kube_horizontalpodautoscaler_info", &labels, 1.0));
-        let behavior = Behavior::of(spec);
+        let behavior = Behavior::of(spec, controller);
         if !behavior.is_default {
             of_rules(&mut all, Direction::Up, &behavior.up, &put);
             of_rules(&mut all, Direction::Down, &behavior.down, &put);
@@ -178,7 +186,6 @@ struct Notes {
     app: App,
     live: Arc<Live>,
     events: Recorder,
-    noted_ms: HashMap<[String; 4], i64>,
     told_ms: HashMap<[String; 3], i64>,
 }
 
@@ -186,16 +193,11 @@ impl Notes {
     fn new(app: App, live: Arc<Live>) -> Self {
         let reporter = Reporter { controller: "lookback".to_owned(), instance: None };
         let events = Recorder::new(live.cluster.lister.clone(), reporter);
-        Self { app, live, events, noted_ms: HashMap::new(), told_ms: HashMap::new() }
+        Self { app, live, events, told_ms: HashMap::new() }
     }
 
     async fn note(&mut self, answer: Answer) {
         let now_ms = self.app.clock.now_ms();
-        let question =
-            [&answer.namespace, &answer.object, &answer.metric, &answer.selector].map(String::clone);
-        if !is_due(&mut self.noted_ms, question, now_ms, ANSWER_INTERVAL_MS) {
-            return;
-        }
         let asking = self.live.autoscalers.asking(&answer.namespace, &answer.metric, &answer.object);
         append(&self.app, asking.iter().flat_map(|one| of_answer(one, &answer, now_ms)).collect()).await;
         for one in asking.iter().filter(|_| answer.items == 0) {
@@ -235,23 +237,6 @@ impl Notes {
     }
 }
 
-fn is_due<K: std::hash::Hash + Eq>(
-    at_ms: &mut HashMap<K, i64>,
-    key: K,
-    now_ms: i64,
-    interval_ms: i64,
-) -> bool {
-    if at_ms.len() >= QUESTIONS_MAX {
-        at_ms.clear();
-    }
-    let last = at_ms.entry(key).or_insert(i64::MIN);
-    let is_due = now_ms.saturating_sub(*last) >= interval_ms;
-    if is_due {
-        *last = now_ms;
-    }
-    is_due
-}
-
 fn of_answer(one: &HorizontalPodAutoscaler, answer: &Answer, now_ms: i64) -> Vec<Series> {
     let name = one.metadata.name.as_deref().unwrap_or_default();
     let labels = [
@@ -259,16 +244,28 @@ fn of_answer(one: &HorizontalPodAutoscaler, answer: &Answer, now_ms: i64) -> Vec
         ("answered_object", answer.object.as_str()),
         ("answered_selector", answer.selector.as_str()),
     ];
-    #[expect(clippy::cast_precision_loss, reason = "counts of objects, ages")]
+    #[expect(clippy::cast_precision_loss, reason = "counts of objects, ages, millis")]
+    let number = |number: i64| number as f64;
+    let count = |count: usize| number(i64::try_from(count).unwrap_or(i64::MAX));
+    let sum = (answer.items > 0).then_some(number(answer.sum_milli) / 1e3);
+    let age = answer.oldest_ms.map(|oldest| number(now_ms.saturating_sub(oldest)) / 1e3);
+    let counted = answer.counted.map(|counted| counted.summary);
+    let requested = answer.counted.and_then(|counted| counted.requested);
     let values = [
-        ("lookback_autoscaler_answer_sum", (answer.items > 0).then_some(answer.sum)),
-        ("lookback_autoscaler_answer_items", Some(answer.items as f64)),
-        ("lookback_autoscaler_answer_missing", answer.missing.map(|missing| missing as f64)),
-        (
-            "lookback_autoscaler_answer_age_seconds",
-            answer.oldest_ms.map(|oldest| now_ms.saturating_sub(oldest) as f64 / 1_000.0),
-        ),
+        ("answer_sum", sum),
+        ("answer_items", Some(count(answer.items))),
+        ("answer_missing", answer.missing.map(count)),
+        ("answer_age_seconds", age),
+        ("counted_sum", counted.map(|counted| number(counted.sum_milli) / 1e3)),
+        ("counted_items", counted.map(|counted| f64::from(counted.items))),
+        ("counted_missing", counted.map(|counted| f64::from(counted.missing))),
+        ("counted_pending", counted.map(|counted| f64::from(counted.pending))),
+        ("requested_by_counted", requested.map(|requested| number(requested.counted) / 1e3)),
+        ("requested_by_missing", requested.map(|requested| number(requested.missing) / 1e3)),
+        ("requested_by_pending", requested.map(|requested| number(requested.pending) / 1e3)),
     ];
-    let put = |(metric, value): (&str, Option<f64>)| series(metric, &answer.namespace, name, &labels, value?);
+    let put = |(what, value): (&str, Option<f64>)| {
+        series(&format!("lookback_autoscaler_{what}"), &answer.namespace, name, &labels, value?)
+    };
     values.into_iter().filter_map(put).collect()
 }

@@ -13,7 +13,9 @@
 //!
 //! Each is 1. It is written as soon as it is seen, then at every interval, and ended by a staleness
 //! marker when the object goes or says something else. Three watches give what there is: pods whole,
-//! for their phase, the others without anything but metadata; only the series are kept.
+//! for their phase, the others without anything but metadata; only the series are kept, and of pods what an
+//! autoscaler's formula goes by ([`crate::kubernetes::pod_states`]), so that its answers are remembered with what they
+//! count for.
 //!
 //! A write that fails is made up for by the next: what it would have said is said again then.
 
@@ -22,6 +24,7 @@ mod recorded;
 use crate::app::App;
 use crate::clock::Clock;
 use crate::kubernetes::cluster::reasons;
+use crate::kubernetes::scaled_pods::ScaledPod;
 use crate::store::{Context, Scope, Store};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
@@ -48,12 +51,20 @@ const SERIES_PER_WRITE: usize = 5_000;
 type Metadata = PartialObjectMeta<DynamicObject>;
 type Events = Pin<Box<dyn Stream<Item = Result<Change, watcher::Error>> + Send>>;
 
-/// What a watch says, in the series that an object has.
+/// What a watch says.
 enum Change {
     Relisting(Watched),
     Relisted(Watched),
-    Applied(Watched, String, Vec<Labels>),
+    Applied(Watched, String, Said),
     Gone(Watched, String),
+}
+
+/// What an object says.
+#[derive(Default)]
+struct Said {
+    series: Vec<Labels>,
+    /// Of a pod, how it is.
+    pod: Option<ScaledPod>,
 }
 
 /// Follows the cluster until `shutdown` and writes every `interval`. Without a cluster, or an interval, it does nothing.
@@ -64,7 +75,7 @@ pub async fn record(app: App, shutdown: impl Future<Output = ()>) {
         store: app.store.clone(),
         clock: app.clock.clone(),
         context: app.context(&Scope::All),
-        recorded: Recorded::default(),
+        recorded: Recorded::telling(live.pods.clone()),
         write_fails: false,
     };
     let mut events = futures::stream::select_all([
@@ -108,12 +119,12 @@ fn metadata(
     watched: Watched,
     group: &str,
     kind: &str,
-    series: fn(&Metadata) -> Vec<Labels>,
+    said: fn(&Metadata) -> Said,
 ) -> Events {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind));
     let api: Api<Metadata> = Api::all_with(client, &resource);
     let events = watcher(api, Config::default().page_size(PAGE_OBJECTS)).default_backoff();
-    Box::pin(events.map(move |event| event.map(|event| change(watched, event, key_of, series))))
+    Box::pin(events.map(move |event| event.map(|event| change(watched, event, key_of, said))))
 }
 
 fn key_of<K: kube::Resource>(object: &K) -> String {
@@ -122,17 +133,12 @@ fn key_of<K: kube::Resource>(object: &K) -> String {
     format!("{}/{}", text(&meta.namespace), text(&meta.name))
 }
 
-fn change<K>(
-    watched: Watched,
-    event: Event<K>,
-    key: fn(&K) -> String,
-    series: impl Fn(&K) -> Vec<Labels>,
-) -> Change {
+fn change<K>(watched: Watched, event: Event<K>, key: fn(&K) -> String, said: impl Fn(&K) -> Said) -> Change {
     match event {
         Event::Init => Change::Relisting(watched),
         Event::InitDone => Change::Relisted(watched),
         Event::InitApply(object) | Event::Apply(object) => {
-            Change::Applied(watched, key(&object), series(&object))
+            Change::Applied(watched, key(&object), said(&object))
         }
         Event::Delete(object) => Change::Gone(watched, key(&object)),
     }

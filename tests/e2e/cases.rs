@@ -16,6 +16,15 @@ pub enum Told {
     Cores,
     /// The bytes that each pod uses, told by the kubelet.
     Bytes,
+    /// Scraped of the pods, which are annotated, or found by a job's rules.
+    Scraped(Found),
+}
+
+/// How the scraper finds pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    ByAnnotation,
+    ByRule,
 }
 
 /// One HPA with its Deployment: what it asks, where that is pushed, and what it is to do.
@@ -116,6 +125,23 @@ pub fn cases(namespace: &str, node: &str) -> Vec<Case> {
 
 /// The container of every pod here.
 pub const CONTAINER: &str = "pause";
+
+/// HPAs on what is scraped of pods, which are objects without a kubelet: their addresses are this test's to say.
+pub fn scraped_cases() -> Vec<Case> {
+    let of = |name: &'static str, metric: &str, found| Case {
+        name,
+        metric: json!({"type": "Pods", "pods": {
+            "metric": {"name": metric}, "target": {"type": "AverageValue", "averageValue": "100"}}}),
+        told: Told::Scraped(found),
+        high: "250",
+        replicas_high: REPLICAS_MAX,
+        low: "20",
+    };
+    vec![
+        of("annotated", "e2e_annotated", Found::ByAnnotation),
+        of("discovered", "e2e_discovered", Found::ByRule),
+    ]
+}
 
 /// HPAs on what pods use, for which kubelets have to be asked. A pod requests a tenth of a core.
 pub fn usage_cases() -> Vec<Case> {

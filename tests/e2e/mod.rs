@@ -3,3 +3,4 @@
 pub mod cases;
 pub mod kubernetes;
 pub mod run;
+pub mod targets;

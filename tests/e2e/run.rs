@@ -2,14 +2,15 @@
 
 #![allow(unreachable_pub, missing_docs, reason = "a part of a test")]
 
-use super::cases::{CONTAINER, Case, REPLICAS_MAX};
+use super::cases::{CONTAINER, Case, Found, REPLICAS_MAX, Told};
 use super::kubernetes::{Kubernetes, condition};
+use super::targets::PORT_NAME;
 use crate::common::fake_kubelets::Kubelets;
 use crate::common::manifests::{objects, root};
 use crate::common::process::Server;
 use kube::config::Kubeconfig;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 /// Group, version and priority of an APIService.
@@ -55,7 +56,7 @@ pub struct Run {
 }
 
 impl Run {
-    pub fn start_lookback(&self) -> Server {
+    pub fn start_lookback(&self, scrape_config: Option<&Path>) -> Server {
         let bind = if self.host == "localhost" { "127.0.0.1" } else { "0.0.0.0" };
         let mut args = vec![
             format!("--kubeconfig={}", self.directory.path().join("kubeconfig").display()),
@@ -73,6 +74,10 @@ impl Run {
                 "--kubelet-use-node-status-port".to_owned(),
                 format!("--kubelet-certificate-authority={}", kubelet.ca().display()),
             ]);
+        }
+        if let Some(file) = scrape_config {
+            args.push(format!("--scrape-config={}", file.display()));
+            args.extend(["--scrape-pods", "--scrape-pods-interval=1s"].map(str::to_owned));
         }
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         Server::start(&self.directory.path().join("data"), &args)
@@ -175,6 +180,23 @@ impl Run {
         token
     }
 
+    /// The token of one who may read everything of this namespace.
+    pub async fn reader(&self) -> String {
+        let token = self.service_account("reader").await;
+        let subject = json!({"kind": "ServiceAccount", "name": "reader", "namespace": self.namespace});
+        let rule = json!({"apiGroups": ["custom.metrics.k8s.io"], "resources": ["*"], "verbs": ["get"]});
+        let name = self.cluster_name("reader");
+        let path = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}", self.namespace);
+        let role = json!({"metadata": {"name": name}, "rules": [rule]});
+        let binding = json!({"metadata": {"name": name}, "subjects": [subject],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}});
+        for (plural, object) in [("roles", role), ("rolebindings", binding)] {
+            self.kubernetes.create(&format!("{path}/{plural}"), object).await;
+            self.granted.lock().unwrap().push(format!("{path}/{plural}/{name}"));
+        }
+        token
+    }
+
     /// The namespace with what HPAs describe.
     pub async fn install(&self) {
         let (kubernetes, namespace) = (&self.kubernetes, &self.namespace);
@@ -228,15 +250,26 @@ impl Run {
         eprintln!("APIServices: Available={wanted}");
     }
 
-    pub async fn create_workload(&self, case: &Case) {
+    /// `scraped_port`: where its pods are scraped, if they are.
+    pub async fn create_workload(&self, case: &Case, scraped_port: Option<u16>) {
         let (kubernetes, namespace, name) = (&self.kubernetes, &self.namespace, case.name);
         let labels = json!({"app": name});
-        let container = json!({"name": CONTAINER, "image": "registry.k8s.io/pause:3.10",
+        let mut container = json!({"name": CONTAINER, "image": "registry.k8s.io/pause:3.10",
             "resources": {"requests": {"cpu": "100m"}}});
+        let mut annotations = json!({});
+        match (&case.told, scraped_port) {
+            (Told::Scraped(Found::ByAnnotation), Some(port)) => {
+                annotations = json!({"prometheus.io/scrape": "true", "prometheus.io/port": port.to_string()});
+            }
+            (Told::Scraped(Found::ByRule), Some(port)) => {
+                container["ports"] = json!([{"name": PORT_NAME, "containerPort": port}]);
+            }
+            _ => {}
+        }
         let deployment = json!({"metadata": {"name": name}, "spec": {
             "replicas": 2,
             "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels},
+            "template": {"metadata": {"labels": labels, "annotations": annotations},
                          "spec": {"containers": [container], "terminationGracePeriodSeconds": 0}},
         }});
         kubernetes.create(&format!("/apis/apps/v1/namespaces/{namespace}/deployments"), deployment).await;

@@ -28,8 +28,8 @@ pub(super) struct Question {
 /// A target.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Target {
-    /// Of a metric of pods, another object or none: how it is meant, and how much.
-    Metric(TargetKind, f64),
+    /// Of a metric of pods, another object or none: how it is meant, and how much, in millis.
+    Metric(TargetKind, i64),
     /// Of what pods use of a resource by one container, or by all.
     Usage { resource: String, container: Option<String>, target: UsageTarget },
 }
@@ -37,8 +37,8 @@ pub(super) enum Target {
 /// A target of what pods use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum UsageTarget {
-    /// So much each.
-    Average(f64),
+    /// So much each, in millis.
+    Average(i64),
     /// So many percent of what they request.
     Utilization(u32),
 }
@@ -76,7 +76,7 @@ pub(super) fn question(
         let of_series = selector_text(metric.selector.as_ref());
         let query = query(&[("labelSelector", pods), ("metricLabelSelector", &of_series)]);
         let rest = format!("{in_namespace}/pods/%2A/{}{query}", encoded(&metric.name));
-        let target = quantity(source.target.average_value.as_ref()?)?;
+        let target = milli(source.target.average_value.as_ref()?)?;
         return custom(named(&["pods", &metric.name, &of_series]), rest, TargetKind::PodsAverage, target);
     }
     if let Some(source) = &spec.object {
@@ -131,22 +131,22 @@ pub(super) fn resource(object: &CrossVersionObjectReference, resolver: &Resolver
     resolver.resolve(&name).map_or(name, |resource| resource.group_resource())
 }
 
-fn shared(target: &MetricTarget) -> Option<(TargetKind, f64)> {
+fn shared(target: &MetricTarget) -> Option<(TargetKind, i64)> {
     if let Some(value) = &target.value {
-        return Some((TargetKind::Value, quantity(value)?));
+        return Some((TargetKind::Value, milli(value)?));
     }
-    Some((TargetKind::SharedAverage, quantity(target.average_value.as_ref()?)?))
+    Some((TargetKind::SharedAverage, milli(target.average_value.as_ref()?)?))
 }
 
 fn usage_target(target: &MetricTarget) -> Option<UsageTarget> {
     if let Some(average) = &target.average_value {
-        return Some(UsageTarget::Average(quantity(average)?));
+        return Some(UsageTarget::Average(milli(average)?));
     }
     Some(UsageTarget::Utilization(u32::try_from(target.average_utilization?).ok()?))
 }
 
-fn quantity(text: &k8s_openapi::apimachinery::pkg::api::resource::Quantity) -> Option<f64> {
-    Quantity::parse(&text.0).ok()?.value().ok()
+fn milli(text: &k8s_openapi::apimachinery::pkg::api::resource::Quantity) -> Option<i64> {
+    Quantity::parse(&text.0).ok()?.milli()
 }
 
 #[cfg(test)]
@@ -171,28 +171,28 @@ mod tests {
                 "namespaces/shop/pods/%2A/rps?labelSelector=app%3Dweb\
                  &metricLabelSelector=verb%3DGET%2Ccode%20in%20%28200%2C201%29",
                 TargetKind::PodsAverage,
-                1.5,
+                1_500,
             ),
             (
                 object("Service", "v1"),
                 "services/web q",
                 "namespaces/shop/services/web/q",
                 TargetKind::Value,
-                2e3,
+                2_000_000,
             ),
             (
                 object("Ingress", "networking.k8s.io/v1"),
                 "ingresses.networking.k8s.io/web q",
                 "namespaces/shop/ingresses.networking.k8s.io/web/q",
                 TargetKind::Value,
-                2e3,
+                2_000_000,
             ),
             (
                 object("Namespace", "v1"),
                 "namespaces/web q",
                 "namespaces/web/metrics/q",
                 TargetKind::Value,
-                2e3,
+                2_000_000,
             ),
             (
                 json!({"type": "External", "external": {"metric": {"name": "jobs", "selector": {"matchLabels": {"q": "a"}}},
@@ -200,7 +200,7 @@ mod tests {
                 "external jobs q=a",
                 "namespaces/shop/jobs?labelSelector=q%3Da",
                 TargetKind::SharedAverage,
-                4.0,
+                4_000,
             ),
         ] {
             let spec: MetricSpec = serde_json::from_value(spec).expect("a metric");
@@ -227,7 +227,7 @@ mod tests {
                 Target::Usage {
                     resource: "memory".to_owned(),
                     container: Some("app".to_owned()),
-                    target: UsageTarget::Average(536_870_912.0),
+                    target: UsageTarget::Average(536_870_912_000),
                 },
             ),
         ] {

@@ -1,13 +1,16 @@
 //! One round: every autoscaler's questions, put to both, and what the autoscaler would make of the answers.
 
 use super::question::{Question, Target, UsageTarget, question, resource};
-use crate::kubernetes::adapter::{Adapter, AdapterError, Item, PodUsage, used};
+use crate::kubernetes::adapter::{Adapter, AdapterError, Item, used};
 use crate::kubernetes::behavior::Behavior;
+use crate::kubernetes::controller_settings::ControllerSettings;
 use crate::kubernetes::live_mapping::LiveMapping;
+use crate::kubernetes::quantity::saturating_milli;
 use crate::kubernetes::replica_formula::{
-    Replicas, Summary, TargetKind, Tolerances, Usage, proposed, proposed_by_utilization, together,
+    AtZero, Replicas, Requested, Summary, TargetKind, Tolerances, proposed, proposed_by_utilization,
+    together, without_metrics,
 };
-use crate::kubernetes::scaled_pods::{self, ScaledPod};
+use crate::kubernetes::scaled_pods::{self, Apart, ScaledPod, Used, UsedByPod};
 use crate::kubernetes::served::{
     CUSTOM_METRICS_GROUP, EXTERNAL_METRICS_GROUP, GroupVersion, RESOURCE_METRICS_GROUP,
 };
@@ -35,6 +38,7 @@ pub(super) struct Round {
     present: Adapter,
     lookback: Adapter,
     namespace: Option<String>,
+    controller: ControllerSettings,
 }
 
 /// What one of the two answers: the values summed up, or why there are none.
@@ -46,23 +50,24 @@ pub(super) enum Sums {
     /// Of a metric, or of what pods use against an amount.
     Values(Summary),
     /// Of what pods use against what they request.
-    Usage(Usage),
+    Usage(Summary, Requested),
 }
 
 impl Sums {
-    pub(super) fn sum(&self) -> f64 {
+    const fn summary(&self) -> Summary {
         match self {
-            Self::Values(summary) => summary.sum,
-            #[expect(clippy::cast_precision_loss, reason = "millis of cores and bytes")]
-            Self::Usage(usage) => usage.used as f64 / 1e3,
+            Self::Values(summary) | Self::Usage(summary, _) => *summary,
         }
     }
 
+    pub(super) fn sum(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "for people")]
+        let sum = self.summary().sum_milli as f64 / 1e3;
+        sum
+    }
+
     pub(super) const fn items(&self) -> u32 {
-        match self {
-            Self::Values(summary) => summary.items,
-            Self::Usage(usage) => usage.items,
-        }
+        self.summary().items
     }
 }
 
@@ -104,9 +109,10 @@ impl Round {
         present: Adapter,
         lookback: Adapter,
         namespace: Option<String>,
+        controller: ControllerSettings,
     ) -> Self {
         let mapping = LiveMapping::new(client.clone(), false);
-        Self { client, mapping, present, lookback, namespace }
+        Self { client, mapping, present, lookback, namespace, controller }
     }
 
     /// Compares every autoscaler that has a question for these APIs, now.
@@ -155,7 +161,7 @@ impl Round {
         if !has_questions(spec) {
             return None;
         }
-        let compared = self.with_pods(spec, (namespace, name.clone()), versions, now_ms).await;
+        let compared = self.with_pods(one, spec, (namespace, name.clone()), versions, now_ms).await;
         compared
             .inspect_err(|error| tracing::warn!(autoscaler = name, error, "left out of this round"))
             .ok()
@@ -164,6 +170,7 @@ impl Round {
 
     async fn with_pods(
         &self,
+        one: &HorizontalPodAutoscaler,
         spec: &HorizontalPodAutoscalerSpec,
         (namespace, name): (&str, String),
         (present, lookback): (&Versions, &Versions),
@@ -173,15 +180,17 @@ impl Round {
         let scale = self.scale(spec, namespace).await.map_err(failed)?;
         let count = |replicas: Option<i32>| replicas.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
         let current = count(scale.spec.and_then(|spec| spec.replicas));
-        let min = count(spec.min_replicas.or(Some(1)));
-        if current == 0 && min > 0 {
-            // Scaling is turned off, as the autoscaler has it.
+        let bounds = (count(spec.min_replicas.or(Some(1))), count(Some(spec.max_replicas)));
+        if without_metrics(current, bounds, at_zero(one)).is_some() {
             return Ok(None);
         }
+        let status = scale.status.as_ref().map(|status| status.replicas);
         let selector = scale.status.and_then(|status| status.selector).unwrap_or_default();
         let pods = self.pods(namespace, &selector).await?;
-        let replicas = Replicas { current, ready: scaled_pods::ready(&pods) };
-        let tolerances = Behavior::of(spec).tolerances();
+        let ready = (!pods.is_empty()).then(|| scaled_pods::ready(&pods));
+        let replicas = Replicas { current, status: count(status), ready };
+        let tolerances = Behavior::of(spec, &self.controller).tolerances();
+        let counting = Counting { pods: &pods, now_ms, controller: &self.controller };
         let mut metrics = Vec::new();
         let mut proposals = (Vec::new(), Vec::new());
         let resolver = self.mapping.resolver();
@@ -195,11 +204,11 @@ impl Round {
                     {
                         None
                     }
-                    _ => Some(answer(&self.lookback, lookback, &asked, &pods, now_ms).await),
+                    _ => Some(answer(&self.lookback, lookback, &asked, counting).await),
                 }
             };
             let (of_present, of_lookback) =
-                tokio::join!(answer(&self.present, present, &asked, &pods, now_ms), of_lookback);
+                tokio::join!(answer(&self.present, present, &asked, counting), of_lookback);
             let of_lookback = of_lookback.unwrap_or_else(|| of_present.clone());
             let propose =
                 |answer: &Answered| replicas_of(&asked.target, answer.as_ref().ok()?, replicas, tolerances);
@@ -207,7 +216,6 @@ impl Round {
             proposals.1.push(propose(&of_lookback));
             metrics.push(ComparedMetric { name: asked.name, present: of_present, lookback: of_lookback });
         }
-        let bounds = (min, count(Some(spec.max_replicas)));
         Ok(Some(Compared {
             name,
             current,
@@ -270,10 +278,42 @@ fn replicas_of(target: &Target, answer: &Sums, replicas: Replicas, tolerances: T
         (Target::Usage { target: UsageTarget::Average(target), .. }, Sums::Values(summary)) => {
             proposed(TargetKind::PodsAverage, *target, *summary, replicas, tolerances)
         }
-        (Target::Usage { target: UsageTarget::Utilization(percent), .. }, Sums::Usage(usage)) => {
-            proposed_by_utilization(*percent, *usage, replicas.current, tolerances)
-        }
+        (
+            Target::Usage { target: UsageTarget::Utilization(percent), .. },
+            Sums::Usage(summary, requested),
+        ) => proposed_by_utilization(*percent, *summary, *requested, replicas.current, tolerances),
         _ => None,
+    }
+}
+
+/// Where an autoscaler's target may have no replicas.
+fn at_zero(one: &HorizontalPodAutoscaler) -> AtZero {
+    let conditions = || one.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let status =
+        |kind: &str| conditions().find(|condition| condition.type_ == kind).map(|found| &*found.status);
+    let metrics = one.spec.iter().flat_map(|spec| spec.metrics.iter().flatten());
+    AtZero {
+        is_its_doing: status("ScaledToZero").map(|status| status == "True"),
+        has_shared_metric: metrics
+            .into_iter()
+            .any(|metric| metric.object.is_some() || metric.external.is_some()),
+        is_active: status("ScalingActive") != Some("False"),
+    }
+}
+
+/// What pods are counted by.
+#[derive(Clone, Copy)]
+struct Counting<'a> {
+    pods: &'a [ScaledPod],
+    now_ms: i64,
+    controller: &'a ControllerSettings,
+}
+
+impl<'a> Counting<'a> {
+    fn apart(self, resource: &str, used: &UsedByPod) -> Result<Apart<'a>, String> {
+        let apart = Apart::of(self.pods, resource, used, self.now_ms, self.controller);
+        let has_values = apart.summary().items > 0;
+        has_values.then_some(apart).ok_or_else(|| "no value of a pod that has started".to_owned())
     }
 }
 
@@ -281,8 +321,7 @@ async fn answer(
     adapter: &Adapter,
     versions: &Versions,
     asked: &Question,
-    pods: &[ScaledPod],
-    now_ms: i64,
+    counting: Counting<'_>,
 ) -> Answered {
     let version = match versions.get(asked.group) {
         Some(Ok(version)) => version.version(),
@@ -293,35 +332,24 @@ async fn answer(
     match &asked.target {
         Target::Metric(kind, _) => {
             let values = adapter.values(&path).await.map_err(|error| error.to_string())?;
-            summary(*kind, asked.group, &values.items, pods).map(Sums::Values)
+            summary(*kind, asked.group, &values.items, counting).map(Sums::Values)
         }
         Target::Usage { resource, container, target } => {
             let usage = adapter.usage(&path).await.map_err(|error| error.to_string())?;
-            let of = (resource.as_str(), container.as_deref());
-            usage_of(of, *target, &usage, pods, now_ms)
+            let container = container.as_deref();
+            let apart = counting.apart(resource, &used(&usage, resource, container))?;
+            match target {
+                UsageTarget::Average(_) => Ok(Sums::Values(apart.summary())),
+                UsageTarget::Utilization(_) => {
+                    let requested = apart.requested(resource, container)?;
+                    Ok(Sums::Usage(apart.summary(), requested))
+                }
+            }
         }
     }
 }
 
-fn usage_of(
-    (resource, container): (&str, Option<&str>),
-    target: UsageTarget,
-    usage: &[PodUsage],
-    pods: &[ScaledPod],
-    now_ms: i64,
-) -> Answered {
-    let used = used(usage, resource, container)?;
-    match target {
-        UsageTarget::Average(_) => scaled_pods::summary_of_usage(pods, resource, &used, now_ms)
-            .map(Sums::Values)
-            .ok_or_else(|| "no value of a pod that has started".to_owned()),
-        UsageTarget::Utilization(_) => {
-            scaled_pods::usage(pods, (resource, container), &used, now_ms).map(Sums::Usage)
-        }
-    }
-}
-
-fn summary(kind: TargetKind, group: &str, items: &[Item], pods: &[ScaledPod]) -> Result<Summary, String> {
+fn summary(kind: TargetKind, group: &str, items: &[Item], counting: Counting<'_>) -> Result<Summary, String> {
     if items.is_empty() {
         return Err("no values".to_owned());
     }
@@ -329,34 +357,42 @@ fn summary(kind: TargetKind, group: &str, items: &[Item], pods: &[ScaledPod]) ->
         if group == CUSTOM_METRICS_GROUP && items.len() != 1 {
             return Err(format!("{} values, and one object has one", items.len()));
         }
-        let sum = items.iter().map(|item| item.value).sum();
+        let each = items.iter().map(|item| saturating_milli(item.value));
+        let sum_milli = each.fold(0_i64, i64::saturating_add);
         let items = u32::try_from(items.len()).unwrap_or(u32::MAX);
-        return Ok(Summary { sum, items, ..Summary::default() });
+        return Ok(Summary { sum_milli, items, ..Summary::default() });
     }
-    let values: BTreeMap<&str, f64> =
-        items.iter().filter_map(|item| Some((item.object.as_deref()?, item.value))).collect();
-    scaled_pods::summary(pods, &values).ok_or_else(|| "no value of a pod that has started".to_owned())
+    let used = |item: &Item| {
+        let used =
+            Used { milli: saturating_milli(item.value), timestamp_ms: item.timestamp_ms, window_ms: 0 };
+        Some((item.object.clone()?, used))
+    };
+    let used: UsedByPod = items.iter().filter_map(used).collect();
+    Ok(counting.apart("", &used)?.summary())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kubernetes::scaled_pods::Phase;
 
     #[test]
     fn values_are_summed_up_as_the_formula_takes_them() {
         let pod = |name: &str, phase: &str| ScaledPod {
             name: name.to_owned(),
-            phase: phase.to_owned(),
+            phase: Phase::of(phase),
             ..ScaledPod::default()
         };
         let pods = [pod("a", "Running"), pod("b", "Running"), pod("c", "Pending")];
         let item = |name: &str, value| Item { object: Some(name.to_owned()), value, timestamp_ms: None };
         let items = [item("a", 2.0), item("c", 30.0), item("e", 400.0)];
-        let of = |kind, items: &[Item]| summary(kind, CUSTOM_METRICS_GROUP, items, &pods);
-        let expected = Summary { sum: 2.0, items: 1, missing: 1, pending: 1 };
+        let controller = ControllerSettings::default();
+        let counting = Counting { pods: &pods, now_ms: 0, controller: &controller };
+        let of = |kind, items: &[Item]| summary(kind, CUSTOM_METRICS_GROUP, items, counting);
+        let expected = Summary { sum_milli: 2_000, items: 1, missing: 1, pending: 1 };
         assert_eq!(of(TargetKind::PodsAverage, &items), Ok(expected));
         assert!(of(TargetKind::PodsAverage, &[item("c", 1.0)]).is_err());
         assert!(of(TargetKind::Value, &items).is_err(), "an object has one value");
-        assert_eq!(of(TargetKind::Value, &items[2..]).map(|summary| summary.sum), Ok(400.0));
+        assert_eq!(of(TargetKind::Value, &items[2..]).map(|summary| summary.sum_milli), Ok(400_000));
     }
 }

@@ -146,11 +146,15 @@ impl MetricTally {
 mod tests {
     use super::super::round::Sums;
     use super::*;
+    use crate::kubernetes::quantity::saturating_milli;
     use crate::kubernetes::replica_formula::Summary;
 
     fn metric(present: Result<f64, &str>, lookback: Result<f64, &str>) -> ComparedMetric {
         let answered = |of: Result<f64, &str>| {
-            let summary = |sum| Sums::Values(Summary { sum, items: 1, ..Summary::default() });
+            let summary = |sum| {
+                let sum_milli = saturating_milli(sum);
+                Sums::Values(Summary { sum_milli, items: 1, ..Summary::default() })
+            };
             of.map(summary).map_err(str::to_owned)
         };
         ComparedMetric {

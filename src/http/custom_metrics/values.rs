@@ -4,11 +4,12 @@ use super::answer::MetricValueList;
 use super::path::Values;
 use crate::app::App;
 use crate::http::error::ApiError;
-use crate::kubernetes::autoscalers::Answer;
+use crate::kubernetes::autoscalers::{Answer, Counted};
 use crate::kubernetes::catalog::Snapshot;
 use crate::kubernetes::objects::Known;
 use crate::kubernetes::quantity::Quantity;
 use crate::kubernetes::resources::{NAMESPACE_LABEL, RESOURCE_INFO_METRIC};
+use crate::kubernetes::scaled_pods::{Apart, Used};
 use crate::kubernetes::selector::{self, Requirements};
 use crate::query::absence::{Missing, why};
 use crate::query::freshness::{self, LatestPolicy};
@@ -140,22 +141,39 @@ impl Asking<'_> {
         Ok(Answered { list, warnings })
     }
 
-    /// What autoscalers are answered is remembered, where there is a cluster with autoscalers.
+    /// What autoscalers are answered is remembered, where there is a cluster with autoscalers, and it is due.
     pub(super) fn note(&self, values: &[ObjectValue<'_>]) -> Option<Answer> {
-        self.app.live()?;
+        let live = self.app.live()?;
         let question = noted_question(self.asked, self.place, self.of_objects, self.of_series)?;
-        let selected = self.objects.filter(|_| self.asked.name.is_none()).map(|objects| {
-            let namespace = if self.place.namespaced { question.namespace.as_str() } else { "" };
-            objects.read().count_selected(namespace, &self.objects_required)
+        let now_ms = self.app.clock.now_ms();
+        if !live.answers.is_due(&question, now_ms) {
+            return None;
+        }
+        let namespace = if self.place.namespaced { question.namespace.as_str() } else { "" };
+        let selected = self
+            .objects
+            .filter(|_| self.asked.name.is_none())
+            .map(|objects| objects.read().selected(namespace, &self.objects_required));
+        // What is more than can be carried is not in the answer.
+        let milli = |value: &ObjectValue<'_>| Quantity::from_nanos(value.nanos).milli();
+        let sum_milli = values.iter().filter_map(milli).fold(0, i64::saturating_add);
+        let of_pods = selected.as_ref().filter(|_| self.asked.resource.group_resource() == "pods");
+        let counted = of_pods.and_then(|selected| {
+            let pods = live.pods.of(namespace, selected)?;
+            let used = |value: &ObjectValue<'_>| {
+                let timestamp_ms = Some(value.timestamp_ms);
+                Some((value.name.to_owned(), Used { milli: milli(value)?, timestamp_ms, window_ms: 0 }))
+            };
+            let used = values.iter().filter_map(used).collect();
+            let summary = Apart::of(&pods, "", &used, now_ms, &self.app.settings.controller).summary();
+            Some(Counted { summary, requested: None })
         });
-        let nanos: i128 = values.iter().fold(0, |sum, value| sum.saturating_add(value.nanos));
-        #[expect(clippy::cast_precision_loss, reason = "for people")]
-        let sum = nanos as f64 / 1e9;
         Some(Answer {
-            sum,
+            sum_milli,
             items: values.len(),
-            missing: selected.map(|selected| selected.saturating_sub(values.len())),
+            missing: selected.map(|selected| selected.len().saturating_sub(values.len())),
             oldest_ms: values.iter().map(|value| value.timestamp_ms).min(),
+            counted,
             ..question
         })
     }

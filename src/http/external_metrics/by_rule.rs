@@ -3,7 +3,7 @@
 use super::{Answered, Asked, ExternalMetricValue, ExternalMetricValueList, ITEMS_MAX, MetricLabels};
 use crate::app::App;
 use crate::http::error::ApiError;
-use crate::kubernetes::quantity::Quantity;
+use crate::kubernetes::quantity::{Quantity, saturating_milli};
 use crate::kubernetes::served::GroupVersion;
 use crate::rules::Rules;
 use crate::rules::listing::Metrics;
@@ -55,11 +55,11 @@ impl<'a> ByRule<'a> {
             return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message));
         }
         let window = answered.window.map(|window| window.as_secs()).filter(|seconds| *seconds > 0);
-        let (mut items, mut sum, mut oldest_ms) = (Vec::new(), 0.0, None::<i64>);
+        let (mut items, mut sum_milli, mut oldest_ms) = (Vec::new(), 0_i64, None::<i64>);
         for Valued { of, value, time_ms } in answered.values {
             let Some(item) = item(&asked.metric, of, value, time_ms, window) else { continue };
             items.push(item);
-            sum += value;
+            sum_milli = sum_milli.saturating_add(saturating_milli(value));
             oldest_ms = Some(oldest_ms.map_or(time_ms, |at| at.min(time_ms)));
         }
         let warning = items.is_empty().then_some("the query of the metric's rule gives no value at present");
@@ -69,7 +69,7 @@ impl<'a> ByRule<'a> {
             metadata: BTreeMap::new(),
             items,
         };
-        Ok(Answered { list, warning, sum, oldest_ms })
+        Ok(Answered { list, warning, sum_milli, oldest_ms })
     }
 }
 

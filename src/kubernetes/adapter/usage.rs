@@ -31,19 +31,12 @@ impl PodUsage {
     }
 }
 
-/// What pods use of a resource, by one container or all of them; pods of which it is not known are left out.
-///
-/// # Errors
-/// Where a pod does not have the container: then an autoscaler takes nothing of it.
-pub fn used(pods: &[PodUsage], resource: &str, container: Option<&str>) -> Result<UsedByPod, String> {
-    let has = |pod: &&PodUsage| {
-        container.is_none_or(|wanted| pod.containers.iter().any(|(name, _)| name == wanted))
-    };
-    if let Some(pod) = pods.iter().find(|pod| !has(pod)) {
-        return Err(format!("pod {} has no container {}", pod.pod, container.unwrap_or_default()));
-    }
+/// What pods use of a resource, by one container or all of them; pods of which it is not known, such as those that do
+/// not have the container, are left out.
+#[must_use]
+pub fn used(pods: &[PodUsage], resource: &str, container: Option<&str>) -> UsedByPod {
     let used = |pod: &PodUsage| Some((pod.pod.clone(), pod.used(resource, container)?));
-    Ok(pods.iter().filter_map(used).collect())
+    pods.iter().filter_map(used).collect()
 }
 
 impl Adapter {
@@ -135,12 +128,12 @@ mod tests {
         let pods = parse_usage(list.to_string().as_bytes()).expect("usage");
         let of = |milli| Used { milli, timestamp_ms: Some(1_795_341_600_000), window_ms: 15_500 };
         // 1500 micro are two milli.
-        let cpu = used(&pods, "cpu", None).expect("known");
+        let cpu = used(&pods, "cpu", None);
         assert_eq!(cpu, BTreeMap::from([("a".to_owned(), of(252)), ("b".to_owned(), of(1_000))]));
-        assert_eq!(used(&pods, "memory", None), Ok(BTreeMap::new()), "one container of it says nothing");
-        let error = used(&pods, "cpu", Some("log")).expect_err("refused");
-        assert_eq!(error, "pod b has no container log");
-        let app = used(&pods[..2], "memory", Some("app")).expect("known");
+        assert_eq!(used(&pods, "memory", None), BTreeMap::new(), "one container of it says nothing");
+        let log = used(&pods, "cpu", Some("log"));
+        assert_eq!(log, BTreeMap::from([("a".to_owned(), of(2))]), "the others do not have it");
+        let app = used(&pods[..2], "memory", Some("app"));
         assert_eq!(app, BTreeMap::from([("a".to_owned(), of(1_024_000))]));
         for body in [r#"{"kind":"Status"}"#, "<html>", r#"{"kind":"PodMetricsList","items":[{}]}"#] {
             assert!(parse_usage(body.as_bytes()).is_err(), "{body}");

@@ -2,10 +2,11 @@
 
 use super::LOOK_BACK_MS;
 use super::moment::newest;
-use crate::kubernetes::scaled_pods::{Readiness, ScaledPod, kept_label};
+use crate::kubernetes::quantity::saturating_milli;
+use crate::kubernetes::scaled_pods::{Phase, Readiness, Requests, ScaledPod, kept_label};
 use crate::kubernetes::selector::{self, Requirements};
 use crate::query::range::Owners;
-use crate::store::{Context, Store, StoreError};
+use crate::store::{Context, SeriesSamples, Store, StoreError};
 use lookback_storage::{Labels, METRIC_NAME_LABEL, Matcher};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +17,41 @@ const TERMINATING: &str = "lookback_pod_terminating";
 const LABELS: &str = "kube_pod_labels";
 const REQUESTS: &str = "kube_pod_container_resource_requests";
 
+/// The series of a target's pods, with what they held for a while.
+pub(super) struct History(Vec<SeriesSamples>);
+
+impl History {
+    /// Of a workload of this kind and name, from a time to another; `None`: nothing is remembered of its pods.
+    pub(super) async fn read(
+        store: &dyn Store,
+        context: &Context,
+        (namespace, kind, name): (&str, &str, &str),
+        (from_ms, at_ms): (i64, i64),
+        samples_max: usize,
+    ) -> Result<Option<Self>, StoreError> {
+        let owners = Owners { store, context, namespace, start_ms: from_ms, end_ms: at_ms, samples_max };
+        let mut by_kind = owners.pods_by_kind(name).await?;
+        let Some(owned) = by_kind.remove(kind).filter(|owned| !owned.is_empty()) else { return Ok(None) };
+        let metrics = [PHASE, READY, TERMINATING, LABELS, REQUESTS];
+        let matchers = [
+            Matcher::one_of(METRIC_NAME_LABEL, metrics.into_iter()),
+            Matcher::equal("namespace", namespace),
+            Matcher::one_of("pod", owned.iter().map(String::as_str)),
+        ];
+        let from_ms = from_ms.saturating_sub(LOOK_BACK_MS);
+        Ok(Some(Self(store.select(context, &matchers, from_ms, at_ms, samples_max).await?)))
+    }
+
+    /// The pods at a moment; `None`: nothing is remembered of them.
+    pub(super) fn at(&self, at_ms: i64) -> Option<TargetPods> {
+        let present = self.0.iter().filter_map(|series| {
+            let value = newest(&series.samples, at_ms)?.value;
+            Some((series.labels.clone(), value))
+        });
+        TargetPods::of(present).filter(|found| !found.pods.is_empty())
+    }
+}
+
 /// The pods of a target.
 pub(super) struct TargetPods {
     /// Those that were there.
@@ -25,44 +61,23 @@ pub(super) struct TargetPods {
 }
 
 impl TargetPods {
-    /// Those of a workload of this kind and name; `None`: nothing is remembered of them.
-    pub(super) async fn read(
-        store: &dyn Store,
-        context: &Context,
-        (namespace, kind, name): (&str, &str, &str),
-        at_ms: i64,
-        samples_max: usize,
-    ) -> Result<Option<Self>, StoreError> {
-        let owners = Owners { store, context, namespace, start_ms: at_ms, end_ms: at_ms, samples_max };
-        let mut by_kind = owners.pods_by_kind(name).await?;
-        let Some(owned) = by_kind.remove(kind).filter(|owned| !owned.is_empty()) else { return Ok(None) };
-        let metrics = [PHASE, READY, TERMINATING, LABELS, REQUESTS];
-        let matchers = [
-            Matcher::one_of(METRIC_NAME_LABEL, metrics.into_iter()),
-            Matcher::equal("namespace", namespace),
-            Matcher::one_of("pod", owned.iter().map(String::as_str)),
-        ];
-        let from_ms = at_ms.saturating_sub(LOOK_BACK_MS);
-        let found = store.select(context, &matchers, from_ms, at_ms, samples_max).await?;
-        let present = found.into_iter().filter_map(|series| {
-            let value = newest(&series.samples, at_ms)?.value;
-            Some((series.labels, value))
-        });
-        Ok(Self::of(present).filter(|found| !found.pods.is_empty()))
-    }
-
     /// Of series with their values. A pod without a phase is no more.
     fn of(present: impl Iterator<Item = (Arc<Labels>, f64)>) -> Option<Self> {
         let mut by_name: BTreeMap<String, ScaledPod> = BTreeMap::new();
+        let mut requests: BTreeMap<String, Requests> = BTreeMap::new();
         let (mut labels_of, mut knows_readiness) = (Vec::new(), false);
         for (labels, value) in present {
-            let name = labels.get("pod")?.to_owned();
+            let name = labels.get("pod")?;
+            if labels.metric_name() == REQUESTS {
+                request(requests.entry(name.to_owned()).or_default(), &labels, value);
+                continue;
+            }
             let pod = by_name
-                .entry(name)
+                .entry(name.to_owned())
                 .or_insert_with_key(|name| ScaledPod { name: name.clone(), ..ScaledPod::default() });
             let holds = value == 1.0;
             match labels.metric_name() {
-                PHASE if holds => pod.phase = labels.get("phase").unwrap_or_default().to_owned(),
+                PHASE if holds => pod.phase = Phase::of(labels.get("phase").unwrap_or_default()),
                 READY if holds => {
                     let condition = labels.get("condition").unwrap_or_default();
                     let (is_ready, is_unready) = (condition == "true", condition == "false");
@@ -71,14 +86,15 @@ impl TargetPods {
                 }
                 TERMINATING => pod.is_terminating = true,
                 LABELS => labels_of.push(labels.clone()),
-                REQUESTS => request(pod, &labels, value),
                 _ => {}
             }
         }
-        let mut pods: Vec<ScaledPod> = by_name.into_values().filter(|pod| !pod.phase.is_empty()).collect();
-        if !knows_readiness {
-            let ready = Readiness { is_ready: true, is_unready: false, since_ms: None };
-            pods.iter_mut().for_each(|pod| pod.readiness = Some(ready));
+        let mut pods: Vec<ScaledPod> = by_name.into_values().filter(|pod| pod.phase != Phase::None).collect();
+        for pod in &mut pods {
+            pod.requests = Arc::new(requests.remove(&pod.name).unwrap_or_default());
+            if !knows_readiness {
+                pod.readiness = Some(Readiness { is_ready: true, is_unready: false, since_ms: None });
+            }
         }
         Some(Self { pods, labels: labels_of })
     }
@@ -86,9 +102,8 @@ impl TargetPods {
     /// How many count where pods are counted: those that have neither failed nor are being deleted; and how many of
     /// them have not started.
     pub(super) fn counted(&self) -> (u32, u32) {
-        let counts = |pod: &&ScaledPod| !pod.is_terminating && pod.phase != "Failed";
-        let counted: Vec<&ScaledPod> = self.pods.iter().filter(counts).collect();
-        let pending = counted.iter().filter(|pod| pod.phase == "Pending").count();
+        let counted: Vec<&ScaledPod> = self.pods.iter().filter(|pod| pod.counts()).collect();
+        let pending = counted.iter().filter(|pod| pod.phase == Phase::Pending).count();
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         (count(counted.len() - pending), count(pending))
     }
@@ -96,13 +111,16 @@ impl TargetPods {
     /// What the pods that have started request of a resource, in millis, by one container or all; `None`: it is
     /// not known of one of them.
     pub(super) fn requested(&self, resource: &str, container: Option<&str>) -> Option<i64> {
-        let started =
-            |pod: &&ScaledPod| !pod.is_terminating && pod.phase != "Failed" && pod.phase != "Pending";
-        let mut all = self.pods.iter().filter(started);
+        let mut all = self.pods.iter().filter(|pod| pod.counts() && pod.phase != Phase::Pending);
         all.try_fold(0_i64, |sum, pod| {
-            let requested = pod.requested(resource, container).filter(|_| !pod.requests.is_empty())?;
-            Some(sum.saturating_add(requested))
+            Some(sum.saturating_add(pod.requests.of_resource(resource, container)?))
         })
+    }
+
+    /// How many their workload counts among its replicas.
+    pub(super) fn replicas(&self) -> u32 {
+        let replicas = self.pods.iter().filter(|pod| pod.is_replica()).count();
+        u32::try_from(replicas).unwrap_or(u32::MAX)
     }
 
     /// Whether a selector selects one of them, as far as that is known.
@@ -114,13 +132,12 @@ impl TargetPods {
     }
 }
 
-fn request(pod: &mut ScaledPod, labels: &Labels, value: f64) {
+fn request(requests: &mut Requests, labels: &Labels, value: f64) {
     let (Some(container), Some(resource)) = (labels.get("container"), labels.get("resource")) else { return };
-    #[expect(clippy::cast_possible_truncation, reason = "millis of cores and bytes; a cast saturates")]
-    let milli = (value * 1e3).round() as i64;
-    match pod.requests.iter_mut().find(|(name, _)| name == container) {
-        Some((_, requests)) => drop(requests.insert(resource.to_owned(), milli)),
-        None => pod.requests.push((container.to_owned(), BTreeMap::from([(resource.to_owned(), milli)]))),
+    let (milli, containers) = (saturating_milli(value), &mut requests.containers);
+    match containers.iter_mut().find(|(name, _)| name == container) {
+        Some((_, of)) => drop(of.insert(resource.to_owned(), milli)),
+        None => containers.push((container.to_owned(), BTreeMap::from([(resource.to_owned(), milli)]))),
     }
 }
 
@@ -159,7 +176,7 @@ mod tests {
         .expect("pods");
         assert_eq!(found.pods.len(), 5);
         assert_eq!(crate::kubernetes::scaled_pods::ready(&found.pods), 1);
-        assert_eq!(found.counted(), (2, 1));
+        assert_eq!((found.counted(), found.replicas()), ((2, 1), 3));
         assert_eq!((found.requested("cpu", None), found.requested("memory", None)), (Some(750), None));
         assert!(found.are_selected("app.kubernetes.io/name=web") && !found.are_selected("app=other"));
     }

@@ -1,11 +1,13 @@
 //! What there is, in series, and what of it is still to be written.
 
-use super::{Change, Metadata};
-use crate::kubernetes::scaled_pods::kept_label;
+use super::{Change, Metadata, Said};
+use crate::kubernetes::pod_states::PodStates;
+use crate::kubernetes::scaled_pods::{ScaledPod, kept_label};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lookback_storage::{Labels, METRIC_NAME_LABEL};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 /// Most objects of all watches; more are left out, so that memory is bounded.
 const OBJECTS_MAX: usize = 200_000;
@@ -32,9 +34,15 @@ pub(super) struct Recorded {
     listing: BTreeMap<Watched, BTreeSet<String>>,
     fresh: HashSet<Labels>,
     ended: HashSet<Labels>,
+    pods: Arc<PodStates>,
 }
 
 impl Recorded {
+    /// Nothing yet. How pods are is told to `pods`.
+    pub(super) fn telling(pods: Arc<PodStates>) -> Self {
+        Self { pods, ..Self::default() }
+    }
+
     /// Notes what a watch says.
     pub(super) fn take(&mut self, change: Change) {
         match change {
@@ -50,20 +58,29 @@ impl Recorded {
                     .map(|((_, key), _)| key.clone())
                     .collect();
                 for key in gone {
-                    self.put(watched, key, Vec::new());
+                    self.put(watched, key, Said::default());
+                }
+                if watched == Watched::Pods {
+                    self.pods.listed();
                 }
             }
-            Change::Applied(watched, key, series) => {
+            Change::Applied(watched, key, said) => {
                 if let Some(listing) = self.listing.get_mut(&watched) {
                     listing.insert(key.clone());
                 }
-                self.put(watched, key, series);
+                self.put(watched, key, said);
             }
-            Change::Gone(watched, key) => self.put(watched, key, Vec::new()),
+            Change::Gone(watched, key) => self.put(watched, key, Said::default()),
         }
     }
 
-    fn put(&mut self, watched: Watched, key: String, series: Vec<Labels>) {
+    fn put(&mut self, watched: Watched, key: String, Said { series, pod }: Said) {
+        if let (Watched::Pods, Some((namespace, name))) = (watched, key.split_once('/')) {
+            match pod.filter(|_| self.objects.len() < OBJECTS_MAX) {
+                Some(pod) => self.pods.put(namespace, pod),
+                None => self.pods.remove(namespace, name),
+            }
+        }
         let of_object = (watched, key);
         let before = self.objects.remove(&of_object).unwrap_or_default();
         for labels in before.iter().filter(|labels| !series.contains(labels)) {
@@ -100,8 +117,12 @@ impl Recorded {
     }
 }
 
-/// The series of a pod.
-pub(super) fn of_pod(pod: &Pod) -> Vec<Labels> {
+/// What a pod says.
+pub(super) fn of_pod(pod: &Pod) -> Said {
+    Said { series: series_of_pod(pod), pod: Some(ScaledPod::of(pod)) }
+}
+
+fn series_of_pod(pod: &Pod) -> Vec<Labels> {
     let meta = &pod.metadata;
     let identity = [("pod", meta.name.clone()), ("uid", meta.uid.clone())];
     let mut series = Vec::from_iter(owner("kube_pod_owner", meta, &identity));
@@ -123,16 +144,20 @@ pub(super) fn of_pod(pod: &Pod) -> Vec<Labels> {
     series
 }
 
-/// The series of a ReplicaSet.
-pub(super) fn of_replica_set(object: &Metadata) -> Vec<Labels> {
-    let meta = &object.metadata;
-    owner("kube_replicaset_owner", meta, &[("replicaset", meta.name.clone())]).into_iter().collect()
+/// What a ReplicaSet says.
+pub(super) fn of_replica_set(object: &Metadata) -> Said {
+    of_owner("kube_replicaset_owner", "replicaset", object)
 }
 
-/// The series of a Job.
-pub(super) fn of_job(object: &Metadata) -> Vec<Labels> {
+/// What a Job says.
+pub(super) fn of_job(object: &Metadata) -> Said {
+    of_owner("kube_job_owner", "job_name", object)
+}
+
+fn of_owner(name: &str, label: &str, object: &Metadata) -> Said {
     let meta = &object.metadata;
-    owner("kube_job_owner", meta, &[("job_name", meta.name.clone())]).into_iter().collect()
+    let series = owner(name, meta, &[(label, meta.name.clone())]).into_iter().collect();
+    Said { series, pod: None }
 }
 
 /// The series that says who controls an object; none where nothing does.

@@ -1,6 +1,8 @@
 //! What a cluster says becomes series, and series become a workload's history.
 
 use super::*;
+use crate::kubernetes::pod_states::PodStates;
+use crate::kubernetes::scaled_pods::Phase;
 use crate::query::range::{self, RangeQuestion};
 use crate::testing::{NOW_MS, TestApp};
 use k8s_openapi::api::core::v1::PodStatus;
@@ -89,6 +91,30 @@ fn what_a_new_list_does_not_name_is_gone_and_nothing_else_is() {
     let (present, ended) = recorded.take_unwritten(false);
     assert!(present.is_empty() && ended.len() == 3 && told(&ended).iter().all(|s| s.contains(r#"pod="a""#)));
     assert_eq!(recorded.take_unwritten(true).0.len(), 4);
+}
+
+#[test]
+fn how_pods_are_is_told_once_all_are_listed_and_until_they_go() {
+    let states = Arc::new(PodStates::default());
+    let mut recorded = Recorded::telling(states.clone());
+    let names = ["a", "b"].map(str::to_owned);
+    let phases = || {
+        let found = states.of("shop", &names)?;
+        Some(found.into_iter().map(|pod| (pod.name, pod.phase)).collect::<Vec<_>>())
+    };
+    let row = |name: &str, phase| (name.to_owned(), phase);
+    recorded.take(Change::Relisting(Watched::Pods));
+    recorded.take(applied(&pod("a", "web-1", "Pending")));
+    assert_eq!(phases(), None);
+    recorded.take(Change::Relisted(Watched::Pods));
+    recorded.take(applied(&pod("b", "web-1", "Running")));
+    assert_eq!(phases(), Some(vec![row("a", Phase::Pending), row("b", Phase::Running)]));
+    recorded.take(Change::Relisting(Watched::Pods));
+    recorded.take(applied(&pod("a", "web-1", "Running")));
+    recorded.take(Change::Relisted(Watched::Pods));
+    assert_eq!(phases(), Some(vec![row("a", Phase::Running)]));
+    recorded.take(Change::Gone(Watched::Pods, "shop/a".to_owned()));
+    assert_eq!(phases(), Some(Vec::new()));
 }
 
 #[test]

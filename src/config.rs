@@ -15,6 +15,7 @@ pub mod export;
 pub mod inspect;
 mod kubelet;
 mod limits;
+mod log;
 pub mod migrate;
 mod operations;
 pub mod outbox;
@@ -25,9 +26,12 @@ mod remote_store;
 pub mod retention;
 mod rules;
 mod scrape;
+mod secure;
+mod selection;
 mod settings_file;
 pub mod shadow;
 mod tls;
+mod values;
 mod yaml;
 
 pub use apis::ApisArgs;
@@ -39,6 +43,7 @@ pub use delegation::DelegationArgs;
 pub use delete::DeleteCommand;
 pub use kubelet::KubeletArgs;
 pub use limits::LimitsArgs;
+pub use log::{LogArgs, LogFormat};
 pub use operations::{BackupArgs, RestoreArgs, VerifyArgs};
 pub use prometheus::{NamedServer, PrometheusArgs, PrometheusArgsError};
 pub use query::QueryArgs;
@@ -46,8 +51,11 @@ pub use remote_store::{EngineArgs, RemoteStoreArgs, RemoteStoreError, StoreKind}
 pub use retention::{Retention, RetentionArgs};
 pub use rules::{CheckConfigArgs, RulesArgs};
 pub use scrape::ScrapeArgs;
+pub use secure::SecureArgs;
+pub use selection::{SelectionArgs, Selector, SpanArgs};
 pub use settings_file::SettingsError;
 pub use tls::TlsArgs;
+pub use values::{Interval, RequestsPerSecond};
 
 use self::explain::ExplainArgs;
 use self::export::ExportArgs;
@@ -58,13 +66,11 @@ use self::registration::{PreflightArgs, RegistrationArgs, TakeOverArgs};
 use self::shadow::ShadowArgs;
 use crate::app::Settings;
 use crate::ingest::import::ImportArgs;
-use crate::time::parse_duration;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use values::{count, duration, interval, requests_per_second};
 
 /// Remembers metrics so that Kubernetes autoscaling and right-sizing can act on them.
 #[derive(Debug, Parser)]
@@ -267,109 +273,6 @@ pub struct StoreArgs {
     pub damage: DamageArgs,
 }
 
-/// Flags of the secure port.
-#[derive(Clone, Debug, Args)]
-pub struct SecureArgs {
-    /// The certificate to serve with, PEM, leaf first. Without it one is made and kept.
-    #[arg(long, value_name = "FILE", env = "LOOKBACK_TLS_CERT_FILE", requires = "tls_private_key_file")]
-    pub tls_cert_file: Option<PathBuf>,
-
-    /// The certificate's key, PEM.
-    #[arg(long, value_name = "FILE", env = "LOOKBACK_TLS_PRIVATE_KEY_FILE", requires = "tls_cert_file")]
-    pub tls_private_key_file: Option<PathBuf>,
-
-    /// Where the certificate that Lookback makes is kept [default: the data directory].
-    #[arg(long, value_name = "DIR", env = "LOOKBACK_CERT_DIR")]
-    pub cert_dir: Option<PathBuf>,
-
-    /// The CA of front proxies' client certificates, PEM: identity headers count only behind one.
-    #[arg(long, value_name = "FILE", env = "LOOKBACK_REQUESTHEADER_CLIENT_CA_FILE")]
-    pub requestheader_client_ca_file: Option<PathBuf>,
-
-    /// Common names that a front proxy may have, separated by commas; none: any.
-    #[arg(long, value_name = "NAMES", env = "LOOKBACK_REQUESTHEADER_ALLOWED_NAMES", value_delimiter = ',')]
-    pub requestheader_allowed_names: Vec<String>,
-
-    /// Headers with the user's name, separated by commas.
-    #[arg(
-        long,
-        value_name = "HEADERS",
-        env = "LOOKBACK_REQUESTHEADER_USERNAME_HEADERS",
-        value_delimiter = ',',
-        default_value = "X-Remote-User"
-    )]
-    pub requestheader_username_headers: Vec<String>,
-
-    /// Headers with the user's groups, separated by commas.
-    #[arg(
-        long,
-        value_name = "HEADERS",
-        env = "LOOKBACK_REQUESTHEADER_GROUP_HEADERS",
-        value_delimiter = ',',
-        default_value = "X-Remote-Group"
-    )]
-    pub requestheader_group_headers: Vec<String>,
-
-    /// Beginnings of headers with more about the user, separated by commas.
-    #[arg(
-        long,
-        value_name = "PREFIXES",
-        env = "LOOKBACK_REQUESTHEADER_EXTRA_HEADERS_PREFIX",
-        value_delimiter = ',',
-        default_value = "X-Remote-Extra-"
-    )]
-    pub requestheader_extra_headers_prefix: Vec<String>,
-
-    /// Headers with the user's UID, separated by commas.
-    #[arg(
-        long,
-        value_name = "HEADERS",
-        env = "LOOKBACK_REQUESTHEADER_UID_HEADERS",
-        value_delimiter = ',',
-        default_value = "X-Remote-Uid"
-    )]
-    pub requestheader_uid_headers: Vec<String>,
-}
-
-/// Flags of logging. Logs go to stderr.
-#[derive(Clone, Debug, Args)]
-pub struct LogArgs {
-    /// How log lines look.
-    #[arg(long, value_name = "FORMAT", env = "LOOKBACK_LOG_FORMAT", default_value = "text")]
-    pub log_format: LogFormat,
-
-    /// What is logged: error, warn, info, debug, trace, or by target as in info,lookback::http=debug.
-    #[arg(long, value_name = "LEVEL", env = "LOOKBACK_LOG_LEVEL", default_value = "info")]
-    pub log_level: Targets,
-
-    /// How much Lookback itself logs, as Kubernetes counts: from 4 on debug, from 6 on trace. Adds to
-    /// --log-level.
-    #[arg(long = "v", value_name = "LEVEL", env = "LOOKBACK_V")]
-    pub v: Option<u8>,
-}
-
-impl LogArgs {
-    /// What is logged.
-    #[must_use]
-    pub fn targets(&self) -> Targets {
-        let level = match self.v.unwrap_or_default() {
-            0..=3 => return self.log_level.clone(),
-            4 | 5 => LevelFilter::DEBUG,
-            6.. => LevelFilter::TRACE,
-        };
-        self.log_level.clone().with_target("lookback", level)
-    }
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 impl ServeArgs {
     /// Where the Kubernetes APIs are served over TLS; `None`: nowhere.
     #[must_use]
@@ -401,38 +304,6 @@ impl ServeArgs {
         }
         Ok(settings)
     }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration_ms = parse_duration(text).map_err(|error| error.to_string())?;
-    u64::try_from(duration_ms).map(Duration::from_millis).map_err(|error| error.to_string())
-}
-
-/// How often something is done; `None`: not at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interval(pub Option<Duration>);
-
-fn interval(text: &str) -> Result<Interval, String> {
-    if text == "off" {
-        return Ok(Interval(None));
-    }
-    duration(text).map(|every| Interval(Some(every))).map_err(|error| format!("{error}, or off"))
-}
-
-/// How many requests a second; `None`: no limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestsPerSecond(pub Option<NonZeroU32>);
-
-fn requests_per_second(text: &str) -> Result<RequestsPerSecond, String> {
-    if text == "off" {
-        return Ok(RequestsPerSecond(None));
-    }
-    let wrong = |_| "use a whole number from 1, or off".to_owned();
-    text.parse().map(|count| RequestsPerSecond(Some(count))).map_err(wrong)
-}
-
-fn count(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "use a whole number from 1".to_owned())
 }
 
 #[cfg(test)]

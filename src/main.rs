@@ -9,13 +9,13 @@ use lookback::app::{App, Parts};
 use lookback::clock::{Clock, SystemClock};
 use lookback::commands::check_config::check_config;
 use lookback::commands::{explain, export, inspect, migrate, operations, outbox, registration, shadow};
-use lookback::config::delete::Selector;
 use lookback::config::export::ExportArgs;
 use lookback::config::migrate::MigrateArgs;
 use lookback::config::retention::{parse_rules, read_rules_file};
 use lookback::config::shadow::ShadowArgs;
 use lookback::config::{
-    BackupArgs, Cli, Command, DeleteCommand, ImportCommand, LogArgs, LogFormat, ServeArgs, StoreArgs,
+    BackupArgs, Cli, Command, DeleteCommand, ImportCommand, LogArgs, LogFormat, Selector, ServeArgs,
+    StoreArgs,
 };
 use lookback::http::server::Limits;
 use lookback::ingest::import::import;
@@ -255,7 +255,7 @@ async fn run_delete(args: &DeleteCommand) -> anyhow::Result<()> {
         // Without maintenance: nothing expires by a retention that is not the server's.
         let store =
             EmbeddedStore::open(&asked.data_dir, Options { retention_ms: None, ..Options::default() })?;
-        let (start_ms, end_ms) = (asked.start.unwrap_or(i64::MIN), asked.end.unwrap_or(i64::MAX));
+        let (start_ms, end_ms) = asked.span.bounds_ms();
         let mut series = 0;
         for Selector(matchers) in &asked.selectors {
             series += store.engine().delete(Selection { matchers, visible: None }, start_ms, end_ms)?;

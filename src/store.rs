@@ -46,6 +46,20 @@ impl Scope {
             Self::Namespaces(set) => namespace.is_some_and(|n| set.contains(n)),
         }
     }
+
+    /// Whether all series of a batch lie within.
+    ///
+    /// # Errors
+    /// [`StoreError::OutOfScope`] where one does not, which names its namespace.
+    pub fn admits(&self, batch: &WriteBatch) -> Result<(), StoreError> {
+        let mut namespaces = batch.series.iter().map(|labels| labels.get("namespace"));
+        match namespaces.find(|namespace| !self.allows(*namespace)) {
+            None => Ok(()),
+            Some(outside) => {
+                Err(StoreError::OutOfScope { namespace: outside.unwrap_or_default().to_owned() })
+            }
+        }
+    }
 }
 
 /// Goes with every call: what it may touch and how long it may take.
@@ -209,6 +223,21 @@ pub enum StoreError {
     /// Something that should not be.
     #[error("internal error of the store: {0}")]
     Internal(String),
+}
+
+impl StoreError {
+    /// The failure of a write of which nothing was stored, with what is done about it meanwhile.
+    #[must_use]
+    fn of_write(self) -> Self {
+        let meanwhile = |reason| {
+            format!("{reason}; nothing of this was stored; latest values are served from memory meanwhile")
+        };
+        match self {
+            Self::NoSpace(reason) => Self::NoSpace(meanwhile(reason)),
+            Self::Unavailable(reason) => Self::Unavailable(meanwhile(reason)),
+            other => other,
+        }
+    }
 }
 
 /// Keeps samples and gives them back.

@@ -5,7 +5,7 @@
 
 mod text;
 
-use crate::config::delete::Selector;
+use crate::config::Selector;
 use crate::config::export::ExportArgs;
 use crate::store::embedded::EmbeddedStore;
 use anyhow::Context as _;
@@ -36,10 +36,10 @@ struct Exported {
 /// When the store can't be opened, something can't be written, or it was cancelled; then there is no file.
 pub fn export(args: &ExportArgs, cancelled: &AtomicBool) -> anyhow::Result<()> {
     // A directory that is not there holds nothing, and is not made.
-    fs::metadata(&args.data_dir)
-        .with_context(|| format!("the data directory {}", args.data_dir.display()))?;
+    let data_dir = &args.selection.data_dir;
+    fs::metadata(data_dir).with_context(|| format!("the data directory {}", data_dir.display()))?;
     // Nothing expires by a retention that is not the server's.
-    let store = EmbeddedStore::open(&args.data_dir, Options { retention_ms: None, ..Options::default() })?;
+    let store = EmbeddedStore::open(data_dir, Options { retention_ms: None, ..Options::default() })?;
     let damage = store.engine().stats().damage;
     damage.iter().for_each(|what| tracing::error!(what, "not in the export"));
     let to_stdout = args.file == Path::new("-");
@@ -109,29 +109,34 @@ fn write_text(
     let bar = progress_bar();
     let (mut exported, mut failure) = (Exported::default(), None);
     let (mut of_series, mut lines) = ((usize::MAX, String::new()), String::new());
-    let span = (args.start.unwrap_or(i64::MIN), args.end.unwrap_or(i64::MAX));
-    let any = |labels: &Labels| args.selectors.iter().any(|selector| selector.fits(labels));
-    let selection = Selector::selection(&args.selectors, &any);
-    let read = db.select_pieces(selection, span, &|| cancelled.load(Ordering::Relaxed), &mut |piece| {
-        if of_series.0 != piece.series_done {
-            of_series = (piece.series_done, text::series(piece.labels));
-            exported.series += 1;
-            bar.set_length(piece.series_all as u64);
-            bar.set_position(piece.series_done as u64);
-        }
-        lines.clear();
-        for sample in &piece.samples {
-            text::put_sample(&mut lines, &of_series.1, *sample, args.plain);
-        }
-        exported.samples += lines.bytes().filter(|byte| *byte == b'\n').count() as u64;
-        match out.write_all(lines.as_bytes()) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failure = Some(error);
-                ControlFlow::Break(())
+    let selectors = &args.selection.selectors;
+    let any = |labels: &Labels| selectors.iter().any(|selector| selector.fits(labels));
+    let selection = Selector::selection(selectors, &any);
+    let read = db.select_pieces(
+        selection,
+        args.selection.span.bounds_ms(),
+        &|| cancelled.load(Ordering::Relaxed),
+        &mut |piece| {
+            if of_series.0 != piece.series_done {
+                of_series = (piece.series_done, text::series(piece.labels));
+                exported.series += 1;
+                bar.set_length(piece.series_all as u64);
+                bar.set_position(piece.series_done as u64);
             }
-        }
-    });
+            lines.clear();
+            for sample in &piece.samples {
+                text::put_sample(&mut lines, &of_series.1, *sample, args.plain);
+            }
+            exported.samples += lines.bytes().filter(|byte| *byte == b'\n').count() as u64;
+            match out.write_all(lines.as_bytes()) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failure = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        },
+    );
     bar.finish_and_clear();
     if let Some(error) = failure {
         return Err(error).context("the export can't be written");

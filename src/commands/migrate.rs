@@ -11,8 +11,8 @@ mod reading;
 use self::cursor::{Cursor, CursorFile, Place};
 use self::reading::{Batch, Reading};
 use crate::clock::Clock;
-use crate::config::delete::Selector;
 use crate::config::migrate::MigrateArgs;
+use crate::config::{SelectionArgs, Selector, SpanArgs};
 use crate::prometheus_client::{selector, write_request};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::prometheus::delivery::{Delivery, Series, Stopped};
@@ -48,17 +48,16 @@ pub async fn migrate(
 ) -> anyhow::Result<()> {
     let settings = args.engine.settings()?;
     // A directory that is not there holds nothing, and is not made.
-    fs::metadata(&args.data_dir)
-        .with_context(|| format!("the data directory {}", args.data_dir.display()))?;
-    let (to, what) = (target(&settings), selected(args));
-    let file = CursorFile::new(&args.data_dir);
+    let data_dir = args.selection.data_dir.clone();
+    fs::metadata(&data_dir).with_context(|| format!("the data directory {}", data_dir.display()))?;
+    let (to, what) = (target(&settings), selected(&args.selection));
+    let file = CursorFile::new(&data_dir);
     let cursor = file.open(to, what, args.restart)?;
-    let dir = outbox_dir(&args.data_dir);
+    let dir = outbox_dir(&data_dir);
     fs::create_dir_all(&dir).with_context(|| format!("{} can't be made", dir.display()))?;
     let mut delivery = Delivery::new(&settings, &dir, clock, random, stop.clone())?;
     delivery.check().await.context("the engine does not answer questions")?;
     delivery.refuse_at_most(args.refused_max);
-    let data_dir = args.data_dir.clone();
     // Nothing expires by a retention that is not the server's.
     let options = Options { retention_ms: None, ..Options::default() };
     let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir, options)).await??;
@@ -98,11 +97,12 @@ fn target(settings: &RemoteSettings) -> String {
 }
 
 /// Which series and times.
-fn selected(args: &MigrateArgs) -> String {
+fn selected(args: &SelectionArgs) -> String {
+    let SpanArgs { start, end } = args.span;
     let series: Vec<String> = args.selectors.iter().map(|Selector(matchers)| selector(matchers)).collect();
     let series = if series.is_empty() { "all series".to_owned() } else { series.join(" ") };
-    let from = args.start.map(|ms| format!(" from {}", rfc3339(ms))).unwrap_or_default();
-    let upto = args.end.map(|ms| format!(" up to {}", rfc3339(ms))).unwrap_or_default();
+    let from = start.map(|ms| format!(" from {}", rfc3339(ms))).unwrap_or_default();
+    let upto = end.map(|ms| format!(" up to {}", rfc3339(ms))).unwrap_or_default();
     format!("{series}{from}{upto}")
 }
 
@@ -117,7 +117,7 @@ struct Migration {
 
 impl Migration {
     async fn run(&mut self, db: Db, args: &MigrateArgs) -> anyhow::Result<()> {
-        let Some(span_ms) = self.span(&db, args) else { return Ok(()) };
+        let Some(span_ms) = self.span(&db, args.selection.span) else { return Ok(()) };
         let is_resumed = self.cursor.place.is_some();
         if is_resumed {
             let samples = HumanCount(self.cursor.samples);
@@ -125,7 +125,8 @@ impl Migration {
             self.pause(SHOWN_AFTER).await?;
         }
         let (batches, mut read) = mpsc::channel(1);
-        let (selectors, from, stop) = (args.selectors.clone(), self.cursor.place.clone(), self.stop.clone());
+        let selectors = args.selection.selectors.clone();
+        let (from, stop) = (self.cursor.place.clone(), self.stop.clone());
         let reading = tokio::task::spawn_blocking(move || {
             read_all(&db, &selectors, span_ms, from, &|| stop.is_cancelled(), &batches)
         });
@@ -146,10 +147,10 @@ impl Migration {
     }
 
     /// From when to when there is something to move.
-    fn span(&self, db: &Db, args: &MigrateArgs) -> Option<(i64, i64)> {
+    fn span(&self, db: &Db, asked: SpanArgs) -> Option<(i64, i64)> {
         let (oldest_ms, newest_ms) = db.extent().span_ms?;
-        let start_ms = args.start.unwrap_or(i64::MIN).max(oldest_ms);
-        let end_ms = args.end.unwrap_or(i64::MAX).min(newest_ms);
+        let (start_ms, end_ms) = asked.bounds_ms();
+        let (start_ms, end_ms) = (start_ms.max(oldest_ms), end_ms.min(newest_ms));
         let (first_ms, last_ms) = ENGINE_TIMES_MS;
         if start_ms < first_ms || end_ms > last_ms {
             tracing::warn!("samples before 1970 or after 2255 are left out: engines know no such times");

@@ -2,10 +2,8 @@
 //! over from another time must not delete anything.
 
 use super::LogArgs;
-use crate::series_selector;
-use crate::time::{UnixUnit, parse_timestamp};
+use super::selection::{Selector, SpanArgs, selector};
 use clap::Args;
-use lookback_storage::{Labels, Matcher, Selection};
 use std::path::PathBuf;
 
 /// Flags of `lookback delete`.
@@ -19,44 +17,11 @@ pub struct DeleteCommand {
     #[arg(long = "match", value_name = "SELECTOR", required = true, value_parser = selector)]
     pub selectors: Vec<Selector>,
 
-    /// Samples from this time on, Unix seconds or RFC 3339 [default: all].
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    pub start: Option<i64>,
-
-    /// Samples up to this time [default: all].
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    pub end: Option<i64>,
+    /// From when to when.
+    #[command(flatten)]
+    pub span: SpanArgs,
 
     /// How logs look.
     #[command(flatten)]
     pub log: LogArgs,
-}
-
-/// The matchers of a selector.
-#[derive(Clone, Debug)]
-pub struct Selector(pub Vec<Matcher>);
-
-impl Selector {
-    /// Whether a series is selected.
-    #[must_use]
-    pub fn fits(&self, labels: &Labels) -> bool {
-        self.0.iter().all(|matcher| matcher.matches(labels))
-    }
-
-    /// What any of the selectors selects; none: everything. `any` says whether one of them fits.
-    pub fn selection<'a>(selectors: &'a [Self], any: &'a (dyn Fn(&Labels) -> bool + Sync)) -> Selection<'a> {
-        match selectors {
-            [] => Selection { matchers: &[], visible: None },
-            [Self(matchers)] => Selection { matchers, visible: None },
-            _ => Selection { matchers: &[], visible: Some(any) },
-        }
-    }
-}
-
-pub(super) fn selector(text: &str) -> Result<Selector, String> {
-    series_selector::parse(text).map(Selector).map_err(|error| error.to_string())
-}
-
-pub(super) fn time(text: &str) -> Result<i64, String> {
-    parse_timestamp(text, UnixUnit::Seconds).map_err(|error| error.to_string())
 }

@@ -1,7 +1,6 @@
 //! Flags of `lookback export`.
 
-use super::LogArgs;
-use super::delete::{Selector, selector, time};
+use super::{LogArgs, SelectionArgs};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -12,21 +11,9 @@ pub struct ExportArgs {
     #[arg(default_value = "-")]
     pub file: PathBuf,
 
-    /// Where the data is kept. No server may hold it.
-    #[arg(long, value_name = "DIR", env = "LOOKBACK_DATA_DIR", default_value = "./lookback-data")]
-    pub data_dir: PathBuf,
-
-    /// Which series: a selector such as cpu{namespace="shop"}. Once or more [default: all].
-    #[arg(long = "match", value_name = "SELECTOR", value_parser = selector)]
-    pub selectors: Vec<Selector>,
-
-    /// Samples from this time on, Unix seconds or RFC 3339 [default: all].
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    pub start: Option<i64>,
-
-    /// Samples up to this time [default: all].
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    pub end: Option<i64>,
+    /// What of which data directory.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
 
     /// Compress, whatever the file's name.
     #[arg(long)]

@@ -91,10 +91,12 @@ impl PrometheusArgs {
             if !names.insert(name) {
                 return Err(PrometheusArgsError::Name(name.clone()));
             }
-            let client =
-                self.prometheus_client_tls_cert_file.clone().zip(self.prometheus_client_tls_key_file.clone());
             let settings = ServerSettings {
-                tls: TlsFiles { ca: self.prometheus_ca_file.clone(), client },
+                tls: TlsFiles::given(
+                    self.prometheus_ca_file.as_ref(),
+                    self.prometheus_client_tls_cert_file.as_ref(),
+                    self.prometheus_client_tls_key_file.as_ref(),
+                ),
                 credentials: self.prometheus_token_file.clone().map(Credentials::BearerFile),
                 headers: self.prometheus_header.clone(),
                 verb: self.prometheus_verb,

@@ -185,8 +185,11 @@ impl EngineArgs {
 
     fn server(&self, url: ServerUrl) -> ServerSettings {
         let mut server = ServerSettings::new(url);
-        let client = self.store_client_cert_file.clone().zip(self.store_client_key_file.clone());
-        server.tls = TlsFiles { ca: self.store_ca_file.clone(), client };
+        server.tls = TlsFiles::given(
+            self.store_ca_file.as_ref(),
+            self.store_client_cert_file.as_ref(),
+            self.store_client_key_file.as_ref(),
+        );
         let bearer = self.store_bearer_token_file.clone().map(Credentials::BearerFile);
         server.credentials =
             bearer.or_else(|| self.store_basic_auth_file.clone().map(Credentials::BasicFile));

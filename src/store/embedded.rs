@@ -159,16 +159,6 @@ fn newest(mut durable: Vec<Latest>, undurable: Vec<(Arc<Labels>, Sample)>) -> Ve
     durable
 }
 
-/// Why a write failed, and what is done about it meanwhile.
-fn not_written(error: Error, timeout: Duration) -> StoreError {
-    const MEANWHILE: &str = "nothing of this was stored; latest values are served from memory meanwhile";
-    match into_store_error(error, timeout) {
-        StoreError::NoSpace(reason) => StoreError::NoSpace(format!("{reason}; {MEANWHILE}")),
-        StoreError::Unavailable(reason) => StoreError::Unavailable(format!("{reason}; {MEANWHILE}")),
-        other => other,
-    }
-}
-
 fn into_series((labels, samples): lookback_storage::SeriesSamples) -> SeriesSamples {
     SeriesSamples { labels, samples }
 }
@@ -182,11 +172,7 @@ impl Store for EmbeddedStore {
         now_ms: i64,
         out_of_order: OutOfOrder,
     ) -> Result<WriteReport, StoreError> {
-        let outside = batch.series.iter().find(|labels| !context.scope.allows(labels.get("namespace")));
-        if let Some(labels) = outside {
-            let namespace = labels.get("namespace").unwrap_or_default().to_owned();
-            return Err(StoreError::OutOfScope { namespace });
-        }
+        context.scope.admits(&batch)?;
         let (sender, report) = oneshot::channel();
         let done = move |report| {
             // The caller may have gone: what was written stays written.
@@ -202,7 +188,7 @@ impl Store for EmbeddedStore {
         };
         handed.map_err(|error| into_store_error(error, context.timeout))?;
         match tokio::time::timeout(context.timeout, report).await {
-            Ok(Ok(report)) => report.map_err(|error| not_written(error, context.timeout)),
+            Ok(Ok(report)) => report.map_err(|error| into_store_error(error, context.timeout).of_write()),
             Ok(Err(_)) => {
                 Err(StoreError::Unavailable("the committer has ended: restart the server".to_owned()))
             }

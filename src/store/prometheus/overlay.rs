@@ -74,10 +74,7 @@ impl Overlay {
         now_ms: i64,
         ahead_max_ms: i64,
     ) -> Result<Admitted, StoreError> {
-        if let Some(labels) = batch.series.iter().find(|labels| !scope.allows(labels.get("namespace"))) {
-            let namespace = labels.get("namespace").unwrap_or_default().to_owned();
-            return Err(StoreError::OutOfScope { namespace });
-        }
+        scope.admits(&batch)?;
         let labels: Vec<Arc<Labels>> = batch.series.into_iter().map(Arc::new).collect();
         let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); labels.len()];
         let mut admitted = Admitted::default();

@@ -34,7 +34,7 @@ pub use error::{ClientError, SettingsError};
 pub use raw::{LeftOut, RawMethod, RawPart};
 pub use remote_read::RemoteReadError;
 pub use selector::selector;
-pub use settings::{Credentials, ServerSettings, ServerUrl, TlsFiles, Verb, parse_header};
+pub use settings::{At, Credentials, ServerSettings, ServerUrl, TlsFiles, Verb, parse_header};
 pub use transport::{Call, Streaming};
 pub use write::{WriteError, decode_write_request, write_request};
 

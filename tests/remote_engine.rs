@@ -6,6 +6,7 @@
 mod common;
 
 use common::engine::{figure, latest, push, wait_until_sent};
+use common::named_engine::{Kind, NamedEngine};
 use common::process::{Server, free_port, lookback, run_to_end, wait_until};
 use common::prometheus::{self, Prometheus};
 use common::proxy::{BUSY_429, ERROR_500, LOSE_ANSWER, PASS, Proxy, SILENT, SLOW};
@@ -306,18 +307,72 @@ fn every_question_is_answered_over_an_engine() {
     let (data, there, address) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), loopback());
     let _engine = start_prometheus(there.path(), address);
     let server = start(data.path(), address, &[]);
+    every_question_is_answered(&server);
+    let refused = server.post("/api/v1/admin/tsdb/delete_series?match[]=cpu", "");
+    assert!(refused.text().contains("--web.enable-admin-api"), "{}", refused.text());
+}
+
+#[test]
+fn every_question_is_answered_over_the_engine_that_runs_already() {
+    let Some(engine) = NamedEngine::from_variables() else { return };
+    let data = tempfile::tempdir().unwrap();
+    let flags = engine.flags();
+    let server = Server::start(data.path(), &flags.iter().map(String::as_str).collect::<Vec<_>>());
+    every_question_is_answered(&server);
+    let deleted = server.post("/api/v1/admin/tsdb/delete_series?match[]=cpu", "");
+    match engine.kind {
+        Kind::Cortex => assert!(deleted.text().contains("no API"), "{}", deleted.text()),
+        Kind::VictoriaMetricsCluster => {
+            assert_eq!(deleted.status, 204, "{}", deleted.text());
+            wait_until("nothing is there", || {
+                server.get("/api/v1/query?query=cpu").json()["data"]["result"] == serde_json::json!([])
+            });
+        }
+    }
+    // More at once than Cortex takes in one request is sent in several.
+    let now = now_ms();
+    for request in 0..6 {
+        assert_eq!(server.remote_write(&many(request, now)).status, 204);
+    }
+    wait_until_sent(&server);
+    wait_until("all of it is there", || {
+        let count = server.get("/api/v1/query?query=sum(count_over_time(many%5B10m%5D))").json();
+        count["data"]["result"][0]["value"][1] == "60000"
+    });
+    // A sample that it refuses for good is found among others, and set aside.
+    let (now_ms, old_ms) = (now_ms(), now_ms() - 3 * 3_600_000);
+    let of = |pod: &str, samples: &[(i64, f64)]| {
+        series(&[("__name__", "late"), ("namespace", "default"), ("pod", pod)], samples)
+    };
+    assert_eq!(server.remote_write(&message(vec![of("a", &[(now_ms, 1.0)])])).status, 204);
+    wait_until_sent(&server);
+    let mixed = message(vec![of("a", &[(old_ms, 7.5), (now_ms + 1, 2.0)]), of("b", &[(now_ms, 3.0)])]);
+    assert_eq!(server.remote_write(&mixed).status, 204);
+    wait_until_sent(&server);
+    let set_aside = u64::from(engine.kind == Kind::Cortex);
+    assert_eq!(figure(&server, "lookback_outbox_dead_letter_samples"), Some(set_aside));
+    wait_until("all else is there", || {
+        let sum = server.get("/api/v1/query?query=sum(sum_over_time(late%5B10m%5D))").json();
+        sum["data"]["result"][0]["value"][1] == "6"
+    });
+}
+
+#[track_caller]
+fn every_question_is_answered(server: &Server) {
     let batch = r#"
 {"namespace":"default","resource":"pods","name":"web-0","metric":"cpu","value":"250m","labels":{"container":"app","workload":"web"}}
 {"namespace":"default","resource":"pods","name":"web-1","metric":"cpu","value":0.35,"labels":{"container":"app","workload":"web"}}"#;
     assert_eq!(server.post("/write-metrics", batch).json()["accepted"], 2);
-    wait_until_sent(&server);
+    wait_until_sent(server);
     let start = now_ms() / 1_000;
     let asked = format!(
         "workload=web&namespace=default&metric=cpu&step=1h&aggregation=max&start={start}&end={}",
         start + 3_600
     );
-    let range = server.get(&format!("/api/v1/metrics?{asked}")).json();
-    assert_eq!(range["data"]["result"].as_array().unwrap().len(), 2, "{range}");
+    let range = || server.get(&format!("/api/v1/metrics?{asked}")).json();
+    let pods = |range: &serde_json::Value| range["data"]["result"].as_array().map(Vec::len);
+    wait_until("the engine shows it", || pods(&range()) == Some(2));
+    let range = range();
     assert_eq!(range["data"]["result"][1]["values"][0][1], "0.35", "{range}");
     let summary = server.get(&format!("/api/v1/summary?{asked}")).json();
     assert_eq!(summary["data"]["result"][0]["pods"], 2, "{summary}");
@@ -329,8 +384,6 @@ fn every_question_is_answered_over_an_engine() {
     wait_until("discovery lists it", || server.get(list).text().contains("pods/cpu"));
     let all = server.get("/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/cpu").json();
     assert_eq!(all["items"].as_array().unwrap().len(), 2, "{all}");
-    let refused = server.post("/api/v1/admin/tsdb/delete_series?match[]=cpu", "");
-    assert!(refused.text().contains("--web.enable-admin-api"), "{}", refused.text());
     let backup = server.post("/api/v1/admin/backup", "");
     assert!(backup.status >= 400, "{}", backup.text());
 }

@@ -1,14 +1,25 @@
 //! What every store must do, written once against the trait. Each engine that stands behind it runs
-//! the whole suite: the embedded one, Debian's Prometheus, Debian's VictoriaMetrics. In what an engine is allowed
-//! to differ stands in its [`Promises`](conformance::Promises), and in a table in README.md.
+//! the whole suite: the embedded one, Debian's Prometheus, Debian's VictoriaMetrics, and one that runs already and that
+//! variables name. In what an engine is allowed to differ stands in its [`Promises`](conformance::Promises), and in a
+//! table in README.md.
 
 mod common;
 mod conformance;
 mod remote;
 
+use common::named_engine::Kind;
+use conformance::Promises;
 use lookback::store::embedded::EmbeddedStore;
 use lookback_storage::Options;
 use std::sync::Arc;
+
+/// What an engine that runs already promises.
+fn promises(kind: Kind) -> Promises {
+    match kind {
+        Kind::Cortex => conformance::CORTEX,
+        Kind::VictoriaMetricsCluster => conformance::VICTORIA_METRICS,
+    }
+}
 
 /// Runs a behaviour over each engine, each time on an empty store.
 macro_rules! behaviours {
@@ -41,6 +52,17 @@ macro_rules! behaviours {
                 async fn $behaviour() {
                     let Some(engine) = super::remote::victoria_metrics().await else { return };
                     super::conformance::$behaviour(engine.store(), super::conformance::VICTORIA_METRICS).await;
+                    engine.end().await;
+                }
+            )*
+        }
+
+        mod named {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $behaviour() {
+                    let Some((engine, kind)) = super::remote::named().await else { return };
+                    super::conformance::$behaviour(engine.store(), super::promises(kind)).await;
                     engine.end().await;
                 }
             )*

@@ -17,6 +17,9 @@ pub struct Answer<T> {
     pub data: T,
     /// Warnings.
     pub warnings: Vec<String>,
+    /// Whether the cluster of VictoriaMetrics says that nodes are away, so that a part may be missing. There is a
+    /// warning of it, too.
+    pub is_partial: bool,
 }
 
 /// What a query gives.
@@ -108,6 +111,8 @@ pub(super) struct Envelope<T> {
     pub(super) error_type: Option<String>,
     pub(super) error: Option<String>,
     pub(super) warnings: Option<Vec<String>>,
+    #[serde(rename = "isPartial")]
+    pub(super) is_partial: Option<bool>,
 }
 
 /// `[seconds, "value"]`.

@@ -5,25 +5,90 @@
 
 use bytes::BytesMut;
 use lookback_storage::{Labels, STALENESS_MARKER_BITS, Sample};
-use serde::Deserialize;
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+/// Most samples of a line: what the longest one that is read can hold.
+const LINE_SAMPLES_MAX: usize = 16 << 20;
 
 /// One line.
 #[derive(Deserialize)]
 struct Line<'a> {
     #[serde(borrow)]
     metric: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
-    #[serde(borrow)]
-    values: Vec<Option<Number<'a>>>,
+    #[serde(deserialize_with = "bounded")]
+    values: Vec<Value>,
+    #[serde(deserialize_with = "bounded")]
     timestamps: Vec<i64>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Number<'a> {
-    Finite(f64),
-    Text(#[serde(borrow)] Cow<'a, str>),
+/// The elements of an array, [`LINE_SAMPLES_MAX`] at most.
+fn bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct Elements<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Elements<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(element) = elements.next_element()? {
+                if all.len() == LINE_SAMPLES_MAX {
+                    return Err(A::Error::custom(format!("a line has more than {LINE_SAMPLES_MAX} samples")));
+                }
+                all.push(element);
+            }
+            Ok(all)
+        }
+    }
+    deserializer.deserialize_seq(Elements(PhantomData))
+}
+
+/// A number, null, or a text that stands for an infinity.
+struct Value(f64);
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl Visitor<'_> for Any {
+            type Value = Value;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number")
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+                Ok(Value(value))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+                Ok(Value(value as f64))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+                Ok(Value(value as f64))
+            }
+
+            fn visit_unit<E>(self) -> Result<Value, E> {
+                Ok(Value(f64::from_bits(STALENESS_MARKER_BITS)))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Value, E> {
+                match text {
+                    "Infinity" => Ok(Value(f64::INFINITY)),
+                    "-Infinity" => Ok(Value(f64::NEG_INFINITY)),
+                    _ => Err(E::custom("a value is no number")),
+                }
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
 }
 
 /// Lines out of bytes as they come.
@@ -73,19 +138,8 @@ pub(super) fn decode_line(line: &[u8]) -> Result<(Option<Labels>, Vec<Sample>), 
     if line.values.len() != line.timestamps.len() {
         return Err("a line has more values than times, or fewer".to_owned());
     }
-    let mut samples = Vec::with_capacity(line.values.len());
-    for (value, timestamp_ms) in line.values.into_iter().zip(line.timestamps) {
-        let value = match value {
-            None => f64::from_bits(STALENESS_MARKER_BITS),
-            Some(Number::Finite(value)) => value,
-            Some(Number::Text(text)) => match &*text {
-                "Infinity" => f64::INFINITY,
-                "-Infinity" => f64::NEG_INFINITY,
-                _ => return Err("a value is no number".to_owned()),
-            },
-        };
-        samples.push(Sample::new(timestamp_ms, value));
-    }
+    let samples = line.values.into_iter().zip(line.timestamps);
+    let samples = samples.map(|(Value(value), timestamp_ms)| Sample::new(timestamp_ms, value)).collect();
     Ok((Labels::new(line.metric).ok(), samples))
 }
 

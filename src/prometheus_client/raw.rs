@@ -1,11 +1,13 @@
 //! Raw samples of many series, handed out as they come, in one of three ways.
 
 use super::error::ClientError;
-use super::remote_read::{Frames, Part, decode_frame, decode_samples, read_request};
+use super::remote_read::{
+    Answered, Frames, Part, RemoteReadError, each_in_frame, each_in_samples, read_request,
+};
 use super::transport::Call;
 use super::{Field, PrometheusClient, Value, export, form, native, seconds, selector};
 use bytes::{Bytes, BytesMut};
-use lookback_storage::{Labels, Matcher, Sample};
+use lookback_storage::{Labels, Matcher, Pick, Sample};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -13,6 +15,10 @@ use std::time::Duration;
 const LINE_BYTES_MAX: usize = 256 << 20;
 /// Largest answer of samples that is not streamed, decompressed, in bytes.
 const SAMPLES_BYTES_MAX: usize = 256 << 20;
+
+/// A remote read of newest samples over no more than this is answered as one message: of many series it holds few
+/// samples each.
+const UNSTREAMED_MS: i64 = 30 * 60 * 1_000;
 
 /// How raw samples are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +68,8 @@ pub struct LeftOut {
 }
 
 impl PrometheusClient {
-    /// Hands `visit` the raw samples of the matching series in `[start_ms, end_ms]`, until it breaks off.
+    /// Hands `visit` the raw samples of the matching series in `[start_ms, end_ms]`, until it breaks off. Where
+    /// only the newest ones matter, a zero may lose its sign.
     ///
     /// # Errors
     /// When the server does not answer within the time, or with something else.
@@ -71,12 +78,24 @@ impl PrometheusClient {
         method: RawMethod,
         matchers: &[Matcher],
         within_ms: (i64, i64),
+        pick: Pick,
         timeout: Duration,
         visit: impl FnMut(RawPart) -> ControlFlow<()>,
     ) -> Result<LeftOut, ClientError> {
         let mut handed = Handed { visit, left_out: LeftOut::default() };
         match method {
-            RawMethod::RemoteRead => self.remote_read(matchers, within_ms, timeout, &mut handed).await?,
+            RawMethod::RemoteRead => {
+                let span_ms = within_ms.1.saturating_sub(within_ms.0);
+                let is_short = pick == Pick::Newest && span_ms <= UNSTREAMED_MS;
+                let answered = if is_short { Answered::Samples } else { Answered::Chunks };
+                match self.remote_read(matchers, within_ms, answered, timeout, &mut handed).await {
+                    // Nothing of it was handed out.
+                    Err(ClientError::TooLarge { .. }) if is_short => {
+                        self.remote_read(matchers, within_ms, Answered::Chunks, timeout, &mut handed).await?;
+                    }
+                    read => read?,
+                }
+            }
             RawMethod::Native => self.native(matchers, within_ms, timeout, &mut handed).await?,
             RawMethod::Export => self.export(matchers, within_ms, timeout, &mut handed).await?,
             RawMethod::Query => self.query_raw(matchers, within_ms, timeout, &mut handed).await?,
@@ -88,12 +107,13 @@ impl PrometheusClient {
         &self,
         matchers: &[Matcher],
         within_ms: (i64, i64),
+        answered: Answered,
         timeout: Duration,
         handed: &mut Handed<impl FnMut(RawPart) -> ControlFlow<()>>,
     ) -> Result<(), ClientError> {
         const HEADERS: [(&str, &str); 2] =
             [("content-encoding", "snappy"), ("x-prometheus-remote-read-version", "0.1.0")];
-        let request = read_request(matchers, within_ms);
+        let request = read_request(matchers, within_ms, answered);
         let compressed = snap::raw::Encoder::new().compress_vec(&request);
         let compressed = compressed.map_err(|error| self.malformed(error))?;
         let call = Call::post("/api/v1/read", "application/x-protobuf", compressed.into());
@@ -105,8 +125,8 @@ impl PrometheusClient {
         while let Some(bytes) = answer.next().await? {
             frames.push(&bytes);
             while let Some(frame) = frames.next().map_err(|error| answer.malformed(error))? {
-                let parts = decode_frame(&frame).map_err(|error| answer.malformed(error))?;
-                if handed.parts(parts).is_break() {
+                let flow = each_in_frame(&frame, &mut |part| handed.take(part));
+                if flow.map_err(|error| answer.malformed(error))?.is_break() {
                     return Ok(());
                 }
             }
@@ -135,10 +155,12 @@ impl PrometheusClient {
         }
         let block = snap::raw::Decoder::new().decompress_vec(&block);
         let block = block.map_err(|error| answer.malformed(error))?;
-        let parts = decode_samples(&block).map_err(|error| answer.malformed(error))?;
-        // Whether it breaks off makes no difference any more.
-        let _ = handed.parts(parts);
-        Ok(())
+        match each_in_samples(&block, &mut |part| handed.take(part)) {
+            // Whether it breaks off makes no difference any more.
+            Ok(_) => Ok(()),
+            Err(RemoteReadError::TooManySeries) => Err(self.too_large(SAMPLES_BYTES_MAX)),
+            Err(error) => Err(answer.malformed(error)),
+        }
     }
 
     /// Begins an export of VictoriaMetrics.
@@ -177,8 +199,8 @@ impl PrometheusClient {
         }
         let mut decoder = native::Decoder::default();
         for (labels, blocks) in blocks.finish().map_err(|error| answer.malformed(error))? {
-            let samples = decoder.samples(&blocks).map_err(|error| answer.malformed(error))?;
-            if handed.part(labels, samples).is_break() {
+            let flow = decoder.each_part(&blocks, |samples| handed.part(labels.clone(), samples));
+            if flow.map_err(|error| answer.malformed(error))?.is_break() {
                 break;
             }
         }
@@ -254,12 +276,9 @@ struct Handed<V> {
 }
 
 impl<V: FnMut(RawPart) -> ControlFlow<()>> Handed<V> {
-    fn parts(&mut self, parts: Vec<Part>) -> ControlFlow<()> {
-        for part in parts {
-            self.left_out.histograms += part.histograms;
-            self.part(part.labels, part.samples)?;
-        }
-        ControlFlow::Continue(())
+    fn take(&mut self, part: Part) -> ControlFlow<()> {
+        self.left_out.histograms += part.histograms;
+        self.part(part.labels, part.samples)
     }
 
     fn part(&mut self, labels: Option<Labels>, samples: Vec<Sample>) -> ControlFlow<()> {

@@ -64,6 +64,23 @@ pub enum Verb {
     Post,
 }
 
+/// Under which part of a server a path is. Only the cluster of VictoriaMetrics makes a difference, whose API is under
+/// `/select/TENANT/prometheus`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum At {
+    /// The API: behind the server's URL.
+    #[default]
+    Api,
+    /// What deletes: `/delete/TENANT/prometheus`.
+    Deletes,
+    /// What is of no tenant.
+    Root,
+}
+
+/// Before a tenant in URLs of VictoriaMetrics' cluster.
+const CLUSTER_SELECTS: &str = "/select/";
+const CLUSTER_DELETES: &str = "/delete/";
+
 /// The URL under which a server's API is: `https://host:port/prefix`, with fields of a query if need be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerUrl {
@@ -82,13 +99,22 @@ impl ServerUrl {
         self.is_tls
     }
 
-    /// The URL of a path of the API, with more fields of a query.
+    /// The URL of a path, with more fields of a query.
     ///
     /// # Errors
     /// When that is no URL.
-    pub(super) fn at(&self, path: &str, query: Option<&str>) -> Result<Uri, SettingsError> {
-        let mut url = format!("{}{}{path}", self.origin, self.prefix);
-        if self.prefix.is_empty() && path.is_empty() {
+    pub(super) fn at(&self, at: At, path: &str, query: Option<&str>) -> Result<Uri, SettingsError> {
+        let (before, selects) = match self.prefix.rsplit_once(CLUSTER_SELECTS) {
+            Some((before, tenant)) if !tenant.is_empty() => (before, Some(tenant)),
+            _ => (self.prefix.as_str(), None),
+        };
+        let prefix = match (at, selects) {
+            (At::Deletes, Some(tenant)) => format!("{before}{CLUSTER_DELETES}{tenant}"),
+            (At::Root, Some(_)) => before.to_owned(),
+            _ => self.prefix.clone(),
+        };
+        let mut url = format!("{}{prefix}{path}", self.origin);
+        if prefix.is_empty() && path.is_empty() {
             url.push('/');
         }
         let queries = self.query.as_deref().into_iter().chain(query).filter(|query| !query.is_empty());
@@ -142,6 +168,14 @@ pub struct TlsFiles {
     pub ca: Option<PathBuf>,
     /// The certificate with which Lookback goes there and its key, PEM.
     pub client: Option<(PathBuf, PathBuf)>,
+}
+
+impl TlsFiles {
+    /// Those that were given. A certificate counts with its key only: flags require both.
+    #[must_use]
+    pub fn given(ca: Option<&PathBuf>, certificate: Option<&PathBuf>, key: Option<&PathBuf>) -> Self {
+        Self { ca: ca.cloned(), client: certificate.cloned().zip(key.cloned()) }
+    }
 }
 
 /// As whom Lookback goes to a server. The file is read at each request, so that it may change.
@@ -217,13 +251,31 @@ mod tests {
         let url: ServerUrl = "https://mimir.example:8443/prometheus/?tenant=a".parse().expect("a URL");
         assert!(url.is_tls());
         assert_eq!(url.to_string(), "https://mimir.example:8443/prometheus");
-        let at = |path, query| url.at(path, query).expect("a URL").to_string();
+        let at = |path, query| url.at(At::Api, path, query).expect("a URL").to_string();
         assert_eq!(
             at("/api/v1/query", Some("q=1")),
             "https://mimir.example:8443/prometheus/api/v1/query?tenant=a&q=1"
         );
         let plain: ServerUrl = "http://127.0.0.1:9090".parse().expect("a URL");
-        assert_eq!(plain.at("", None).expect("a URL").to_string(), "http://127.0.0.1:9090/");
+        assert_eq!(plain.at(At::Api, "", None).expect("a URL").to_string(), "http://127.0.0.1:9090/");
+    }
+
+    #[test]
+    fn a_cluster_of_victoria_metrics_deletes_elsewhere() {
+        let at = |url: &str, at, path| {
+            let url: ServerUrl = url.parse().expect("a URL");
+            url.at(at, path, None).expect("a URL").to_string()
+        };
+        let cluster = "http://vmselect:8481/select/7:1/prometheus/";
+        assert_eq!(at(cluster, At::Api, "/x"), "http://vmselect:8481/select/7:1/prometheus/x");
+        assert_eq!(at(cluster, At::Deletes, "/x"), "http://vmselect:8481/delete/7:1/prometheus/x");
+        assert_eq!(at(cluster, At::Root, "/flags"), "http://vmselect:8481/flags");
+        assert_eq!(at("http://p/vm/select/0/prometheus", At::Root, "/flags"), "http://p/vm/flags");
+        for one in ["http://vm:8428", "http://p/select/"] {
+            assert!(
+                [At::Api, At::Deletes, At::Root].iter().all(|part| at(one, *part, "/x").starts_with(one))
+            );
+        }
     }
 
     #[test]

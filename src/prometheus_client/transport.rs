@@ -2,7 +2,7 @@
 
 use super::answer::{Answer, Envelope};
 use super::error::{ClientError, SettingsError};
-use super::settings::ServerSettings;
+use super::settings::{At, ServerSettings};
 use super::trust::client_config;
 use super::{form, told};
 use arc_swap::ArcSwap;
@@ -34,7 +34,9 @@ type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 pub struct Call<'a> {
     /// The method.
     pub method: Method,
-    /// Behind the server's URL.
+    /// Under which part of the server.
+    pub at: At,
+    /// Behind that.
     pub path: &'a str,
     /// Fields in the URL, encoded.
     pub query: Option<String>,
@@ -50,7 +52,8 @@ impl<'a> Call<'a> {
     /// A GET of this path.
     #[must_use]
     pub fn get(path: &'a str) -> Self {
-        Self { method: Method::GET, path, query: None, body: Bytes::new(), headers: &[], content_type: None }
+        let (method, at, body) = (Method::GET, At::Api, Bytes::new());
+        Self { method, at, path, query: None, body, headers: &[], content_type: None }
     }
 
     /// A POST to this path.
@@ -110,7 +113,12 @@ impl Transport {
             };
             match (status.is_success(), envelope.data) {
                 (true, Some(data)) if envelope.status == "success" => {
-                    Ok(Answer { data, warnings: envelope.warnings.unwrap_or_default() })
+                    let mut warnings = envelope.warnings.unwrap_or_default();
+                    let is_partial = envelope.is_partial.unwrap_or_default();
+                    if is_partial {
+                        warnings.push("a part is missing: some of its storage nodes are away".to_owned());
+                    }
+                    Ok(Answer { data, warnings, is_partial })
                 }
                 _ => {
                     let reason = envelope.error.unwrap_or_else(|| told(&body));
@@ -172,7 +180,7 @@ impl Transport {
     }
 
     async fn request(&self, call: &Call<'_>) -> Result<Request<Full<Bytes>>, ClientError> {
-        let uri = self.settings.url.at(call.path, call.query.as_deref())?;
+        let uri = self.settings.url.at(call.at, call.path, call.query.as_deref())?;
         let mut request = Request::new(Full::new(call.body.clone()));
         *request.method_mut() = call.method.clone();
         *request.uri_mut() = uri;

@@ -1,12 +1,13 @@
 //! Remote write 1.0: the message, and what its answers mean.
 
 use super::error::ClientError;
-use super::remote_read::{RemoteReadError, time_series};
+use super::remote_read::{Part, RemoteReadError, time_series};
 use super::transport::{Call, Transport};
 use crate::protobuf::Fields;
 use axum::http::StatusCode;
 use bytes::Bytes;
 use lookback_storage::{Labels, Sample};
+use std::ops::ControlFlow;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -79,10 +80,14 @@ pub fn write_request<'a>(series: impl IntoIterator<Item = (&'a Labels, &'a [Samp
 /// When it is none.
 pub fn decode_write_request(request: &[u8]) -> Result<Vec<(Labels, Vec<Sample>)>, RemoteReadError> {
     let (mut fields, mut series) = (Fields::new(request), Vec::new());
+    let mut keep = |part: Part| {
+        series.extend(part.labels.map(|labels| (labels, part.samples)));
+        ControlFlow::Continue(())
+    };
     while let Some(field) = fields.next_field()? {
         if field.number == 1 {
-            let part = time_series(field.bytes()?)?;
-            series.extend(part.labels.map(|labels| (labels, part.samples)));
+            // It never breaks off.
+            let _ = time_series(field.bytes()?, &mut keep)?;
         }
     }
     Ok(series)

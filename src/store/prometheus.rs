@@ -25,7 +25,7 @@ mod send_state;
 pub mod sender;
 
 use self::delivery::Delivery;
-use self::engine::{Engine, failed, within};
+use self::engine::{Engine, EngineRead, complete, within};
 use self::outbox::{Outbox, OutboxError, Part, Position};
 use self::overlay::{Counts, Overlay};
 use self::send_state::SendState;
@@ -38,7 +38,7 @@ use crate::clock::Clock;
 use crate::prometheus_client::{ServerSettings, SettingsError, decode_write_request, selector};
 use async_trait::async_trait;
 use lookback_storage::resample::{COUNTER_GAP_MAX_MS, counter_rates, resample};
-use lookback_storage::{Grid, Labels, Matcher, OutOfOrder, RangeUse, Sample, WriteBatch, WriteReport};
+use lookback_storage::{Grid, Labels, Matcher, OutOfOrder, Pick, RangeUse, Sample, WriteBatch, WriteReport};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -204,8 +204,9 @@ impl PrometheusStore {
             newest.extend(samples.last().map(|sample| (labels, *sample)));
             ControlFlow::Continue(())
         };
-        let scope = &context.scope;
-        self.engine().each(scope, matchers, within_ms, LATEST_SAMPLES_MAX, timeout, keep).await?;
+        let (scope, pick, samples_max) = (&context.scope, Pick::Newest, LATEST_SAMPLES_MAX);
+        let read = EngineRead { scope, matchers, within_ms, pick, samples_max, timeout };
+        self.engine().each(read, keep).await?;
         match bytes_left {
             Some(_) => Ok(newest),
             None => Err(StoreError::TooLarge(format!(
@@ -276,11 +277,11 @@ fn newest(at_engine: Vec<(Labels, Sample)>, here: Vec<Latest>) -> Vec<Latest> {
 }
 
 fn not_written(error: OutboxError) -> StoreError {
-    const MEANWHILE: &str = "nothing of this was stored; latest values are served from memory meanwhile";
-    match error {
-        OutboxError::NoSpace(reason) => StoreError::NoSpace(format!("{reason}; {MEANWHILE}")),
-        error => StoreError::Unavailable(format!("{error}; {MEANWHILE}")),
-    }
+    let error = match error {
+        OutboxError::NoSpace(reason) => StoreError::NoSpace(reason),
+        error => StoreError::Unavailable(error.to_string()),
+    };
+    error.of_write()
 }
 
 #[async_trait]
@@ -353,12 +354,19 @@ impl Store for PrometheusStore {
         samples_max: usize,
     ) -> Result<Vec<SeriesSamples>, StoreError> {
         let mut found: BTreeMap<Labels, Vec<Sample>> = BTreeMap::new();
-        let (scope, timeout) = (&context.scope, context.timeout);
         let visit = |labels, mut samples: Vec<Sample>| {
             found.entry(labels).or_default().append(&mut samples);
             ControlFlow::Continue(())
         };
-        self.engine().each(scope, matchers, (start_ms, end_ms), samples_max, timeout, visit).await?;
+        let read = EngineRead {
+            scope: &context.scope,
+            matchers,
+            within_ms: (start_ms, end_ms),
+            pick: Pick::All,
+            samples_max,
+            timeout: context.timeout,
+        };
+        self.engine().each(read, visit).await?;
         let series = found.into_iter();
         Ok(series.map(|(labels, samples)| SeriesSamples { labels: Arc::new(labels), samples }).collect())
     }
@@ -371,7 +379,6 @@ impl Store for PrometheusStore {
         let start_ms = if request.counter { first_ms.saturating_sub(gap_max_ms) } else { first_ms };
         let mut series: BTreeMap<Labels, Vec<Sample>> = BTreeMap::new();
         let mut held = 0;
-        let (scope, timeout, samples_max) = (&context.scope, context.timeout, request.samples_max);
         let visit = |labels, samples: Vec<Sample>| {
             let points = if request.counter {
                 resample(&counter_rates(&samples, gap_max_ms), grid, request.aggregation)
@@ -387,15 +394,15 @@ impl Store for PrometheusStore {
             }
             ControlFlow::Continue(())
         };
-        let reading = self.engine().each(
-            scope,
-            &request.matchers,
-            (start_ms, grid.end_ms),
-            samples_max,
-            timeout,
-            visit,
-        );
-        reading.await?;
+        let read = EngineRead {
+            scope: &context.scope,
+            matchers: &request.matchers,
+            within_ms: (start_ms, grid.end_ms),
+            pick: Pick::All,
+            samples_max: request.samples_max,
+            timeout: context.timeout,
+        };
+        self.engine().each(read, visit).await?;
         if held > request.points_max {
             return Err(StoreError::TooManyPoints { points_max: request.points_max });
         }
@@ -417,7 +424,7 @@ impl Store for PrometheusStore {
             None => client.label_names(&selectors, within_ms, timeout).await,
             Some(name) => client.label_values(name, &selectors, within_ms, timeout).await,
         };
-        let mut labels = answer.map_err(|error| failed(error, context.timeout))?.data;
+        let mut labels = complete(answer, context.timeout)?;
         labels.sort();
         labels.dedup();
         Ok(labels)
@@ -446,7 +453,7 @@ impl Store for PrometheusStore {
         let within_ms = Some((start_ms.max(0), end_ms.min(self.newest_ms())));
         let client = self.engine().client();
         let found = client.series(std::slice::from_ref(&selector), within_ms, self.engine().timeout(timeout));
-        let found = found.await.map_err(|error| failed(error, timeout))?.data;
+        let found = complete(found.await, timeout)?;
         if found.is_empty() {
             return Ok(0);
         }

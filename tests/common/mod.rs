@@ -6,6 +6,7 @@ pub mod engine;
 pub mod fake_kubelets;
 pub mod fake_kubernetes;
 pub mod manifests;
+pub mod named_engine;
 pub mod process;
 pub mod prometheus;
 pub mod proxy;

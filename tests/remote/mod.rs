@@ -1,7 +1,7 @@
 //! Real engines behind the seam. What is written by one replica is read by another, that has seen nothing of
 //! it: so it is the engine that answers, not what the writer remembers.
 
-use super::common::process::Client;
+use super::common::named_engine::{Flush, Kind, NamedEngine};
 use super::common::prometheus::{self, Prometheus};
 use super::common::victoria::{self, VictoriaMetrics};
 use super::conformance::NOW_MS;
@@ -14,8 +14,8 @@ use lookback::store::{
     StoreStats,
 };
 use lookback_storage::{Matcher, OutOfOrder, WriteBatch, WriteReport};
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -30,7 +30,7 @@ pub(crate) struct Engine {
     replicas: Arc<Replicas>,
     senders: Vec<JoinHandle<()>>,
     stop: CancellationToken,
-    _process: Box<dyn Send>,
+    _process: Option<Box<dyn Send>>,
     _dirs: Vec<TempDir>,
     _permit: SemaphorePermit<'static>,
 }
@@ -50,8 +50,14 @@ pub(crate) async fn prometheus() -> Option<Engine> {
         "--log.level=warn",
     ];
     let process = Prometheus::start(dir.path(), config, &args);
-    let address = process.address;
-    Some(Engine::over(address, None, Box::new(process), dir, permit))
+    let server = at(process.address);
+    Some(Engine::over(
+        settings(server.clone(), "/api/v1/write", server),
+        None,
+        Some(Box::new(process)),
+        dir,
+        permit,
+    ))
 }
 
 /// Debian's VictoriaMetrics; `None`: it is not there.
@@ -62,27 +68,44 @@ pub(crate) async fn victoria_metrics() -> Option<Engine> {
     let permit = ENGINES.acquire().await.expect("never closed");
     let dir = tempfile::tempdir().expect("a directory");
     let process = VictoriaMetrics::start(dir.path());
-    let address = process.address;
-    Some(Engine::over(address, Some(Client::new(address)), Box::new(process), dir, permit))
+    let (server, flush) = (at(process.address), Flush::at(&[format!("http://{}", process.address)]));
+    let settings = settings(server.clone(), "/api/v1/write", server);
+    Some(Engine::over(settings, Some(flush), Some(Box::new(process)), dir, permit))
+}
+
+/// The engine that runs already and is named by variables, a tenant of its own; `None`: none is.
+pub(crate) async fn named() -> Option<(Engine, Kind)> {
+    let engine = NamedEngine::from_variables()?;
+    let permit = ENGINES.acquire().await.expect("never closed");
+    let dir = tempfile::tempdir().expect("a directory");
+    let (write, query) = (engine.server(&engine.write_url), engine.server(&engine.query_url));
+    let settings = settings(write, "", query);
+    Some((Engine::over(settings, Some(engine.flush()), None, dir, permit), engine.kind))
+}
+
+fn at(address: std::net::SocketAddr) -> ServerSettings {
+    ServerSettings::new(format!("http://{address}").parse().expect("a URL"))
+}
+
+fn settings(write: ServerSettings, write_path: &'static str, query: ServerSettings) -> RemoteSettings {
+    RemoteSettings {
+        write,
+        write_path,
+        query,
+        timeout: Duration::from_secs(30),
+        replay_after: None,
+        outbox_size_max_bytes: 64 << 20,
+    }
 }
 
 impl Engine {
     fn over(
-        address: SocketAddr,
-        flush: Option<Client>,
-        process: Box<dyn Send>,
+        settings: RemoteSettings,
+        flush: Option<Flush>,
+        process: Option<Box<dyn Send>>,
         dir: TempDir,
         permit: SemaphorePermit<'static>,
     ) -> Self {
-        let server = ServerSettings::new(format!("http://{address}").parse().expect("a URL"));
-        let settings = RemoteSettings {
-            write: server.clone(),
-            write_path: "/api/v1/write",
-            query: server,
-            timeout: Duration::from_secs(30),
-            replay_after: None,
-            outbox_size_max_bytes: 64 << 20,
-        };
         let stop = CancellationToken::new();
         let (mut dirs, mut senders) = (vec![dir], Vec::new());
         let mut store = || {
@@ -95,7 +118,7 @@ impl Engine {
             dirs.push(dir);
             store
         };
-        let replicas = Replicas { writer: store(), reader: store(), flush: flush.map(Mutex::new) };
+        let replicas = Replicas { writer: store(), reader: store(), flush, wrote: AtomicBool::new(false) };
         Self { replicas: Arc::new(replicas), senders, stop, _process: process, _dirs: dirs, _permit: permit }
     }
 
@@ -116,15 +139,18 @@ struct Replicas {
     writer: PrometheusStore,
     reader: PrometheusStore,
     /// By which VictoriaMetrics is made to show what it has taken.
-    flush: Option<Mutex<Client>>,
+    flush: Option<Flush>,
+    /// Whether something came since it was last made to.
+    wrote: AtomicBool,
 }
 
 impl Replicas {
     async fn read(&self) -> &PrometheusStore {
         self.writer.sent().await;
-        if let Some(flush) = &self.flush {
-            let flushed = flush.lock().expect("not poisoned").send("GET", "/internal/force_flush", &[], b"");
-            assert_eq!(flushed.expect("an answer").status, 200);
+        if let Some(flush) = &self.flush
+            && self.wrote.swap(false, Ordering::Relaxed)
+        {
+            flush.flush().await;
         }
         &self.reader
     }
@@ -139,7 +165,9 @@ impl Store for Replicas {
         now_ms: i64,
         out_of_order: OutOfOrder,
     ) -> Result<WriteReport, StoreError> {
-        self.writer.append(context, batch, now_ms, out_of_order).await
+        let appended = self.writer.append(context, batch, now_ms, out_of_order).await;
+        self.wrote.store(true, Ordering::Relaxed);
+        appended
     }
 
     async fn latest(

@@ -2,7 +2,7 @@
 //! much older than those before it, in a window by series.
 
 use super::cursor::{Place, in_order};
-use crate::store::prometheus::delivery::{REQUEST_RAW_BYTES, Series};
+use crate::store::prometheus::delivery::{Series, is_full};
 use lookback_storage::{Db, Error, Labels, Selection};
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
@@ -78,7 +78,7 @@ impl Reading<'_> {
                 }
                 for some in samples.chunks(MESSAGE_SAMPLES_MAX) {
                     batch.push(window_start_ms, piece.labels, some);
-                    if batch.raw_bytes >= REQUEST_RAW_BYTES {
+                    if is_full(batch.raw_bytes, batch.samples) {
                         flow = give(std::mem::take(&mut batch));
                         if flow.is_break() {
                             return flow;

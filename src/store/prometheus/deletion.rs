@@ -2,7 +2,7 @@
 
 use super::PrometheusStore;
 use super::engine::failed;
-use crate::prometheus_client::{Call, ClientError, RawMethod, form, seconds};
+use crate::prometheus_client::{At, Call, ClientError, RawMethod, form, seconds};
 use crate::store::StoreError;
 use std::time::Duration;
 
@@ -38,8 +38,8 @@ impl PrometheusStore {
         }
         let query = Some(form(&fields));
         let path = "/api/v1/admin/tsdb/delete_series";
-        let call =
-            Call { query, ..Call::post(path, "application/x-www-form-urlencoded", bytes::Bytes::new()) };
+        let call = Call::post(path, "application/x-www-form-urlencoded", bytes::Bytes::new());
+        let call = Call { at: At::Deletes, query, ..call };
         match self.engine().client().stream(call, timeout).await {
             Ok(_) => Ok(()),
             Err(ClientError::Refused { status: 403, .. }) => {

@@ -21,7 +21,16 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// What goes into one request, before compression, in bytes.
-pub(crate) const REQUEST_RAW_BYTES: usize = 1 << 20;
+const REQUEST_RAW_BYTES: usize = 1 << 20;
+/// How many samples go into one request, about. Cortex refuses more than its `ingestion_burst_size` of 50,000 in one,
+/// and that with a 429: sent again and again, it would never be taken.
+const REQUEST_SAMPLES: u64 = 20_000;
+
+/// Whether a request holds as much as one should.
+pub(crate) fn is_full(raw_bytes: usize, samples: u64) -> bool {
+    raw_bytes >= REQUEST_RAW_BYTES || samples >= REQUEST_SAMPLES
+}
+
 /// The shortest and the longest time before another attempt.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);

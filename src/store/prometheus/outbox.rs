@@ -19,6 +19,7 @@ mod writer;
 
 pub use cursor::{Cursor, Position};
 
+use super::delivery::is_full;
 use record::{HEADER_BYTES, Next};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -89,6 +90,12 @@ pub struct Taken {
     pub next: Position,
     /// Records that failed their checksum and are left out.
     pub damaged: u64,
+}
+
+impl Taken {
+    fn is_full(&self) -> bool {
+        is_full(self.raw.len(), self.samples)
+    }
 }
 
 /// How it is.
@@ -184,7 +191,7 @@ impl Outbox {
         let mut outbox = Self { dir: dir.to_owned(), shared, jobs: Some(jobs), thread: None, _lock: lock };
         let mut at = cursor.sent;
         while at < end {
-            let taken = outbox.read(at, 1 << 20)?;
+            let taken = outbox.read(at)?;
             let mut state = outbox.shared.state();
             state.waiting_samples += taken.samples;
             state.damaged_records += taken.damaged;
@@ -230,26 +237,26 @@ impl Outbox {
         self.shared.sent.subscribe()
     }
 
-    /// Reads durable records from `from` on, until they are `raw_bytes` or more. Blocks.
+    /// Reads durable records from `from` on, until they fill a request. Blocks.
     ///
     /// # Errors
     /// When a segment can't be read.
-    pub fn read(&self, from: Position, raw_bytes: usize) -> Result<Taken, OutboxError> {
-        self.read_to(from, *self.shared.durable.borrow(), raw_bytes)
+    pub fn read(&self, from: Position) -> Result<Taken, OutboxError> {
+        self.read_to(from, *self.shared.durable.borrow())
     }
 
     /// The same of what lies before `end`. Blocks.
     ///
     /// # Errors
     /// Likewise.
-    pub fn read_to(&self, from: Position, end: Position, raw_bytes: usize) -> Result<Taken, OutboxError> {
+    pub fn read_to(&self, from: Position, end: Position) -> Result<Taken, OutboxError> {
         let mut taken = Taken { next: from, ..Taken::default() };
-        while taken.next < end && taken.raw.len() < raw_bytes {
+        while taken.next < end && !taken.is_full() {
             let Position { segment, offset } = taken.next;
             let path = segment_path(&self.dir, segment);
             let limit = if segment == end.segment { end.offset } else { u64::MAX };
             match File::open(&path) {
-                Ok(file) => self.read_segment(&file, (offset, limit), raw_bytes, &mut taken),
+                Ok(file) => self.read_segment(&file, (offset, limit), &mut taken),
                 // It was sent as a whole.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
                 Err(error) => Err(error),
@@ -272,7 +279,6 @@ impl Outbox {
         &self,
         file: &File,
         (mut offset, limit): (u64, u64),
-        raw_bytes: usize,
         taken: &mut Taken,
     ) -> io::Result<bool> {
         let mut damaged = 0;
@@ -292,7 +298,7 @@ impl Outbox {
                 }
                 Next::End => break true,
             }
-            if taken.raw.len() >= raw_bytes {
+            if taken.is_full() {
                 break false;
             }
         };

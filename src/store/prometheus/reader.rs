@@ -1,10 +1,10 @@
 //! The engine's series one after another, for a thread that may block.
 
 use super::PrometheusStore;
-use super::engine::{failed, within};
+use super::engine::{EngineRead, complete, failed, within};
 use crate::prometheus_client::selector;
 use crate::store::{Context, EachRequest, SeriesReader, StoreError};
-use lookback_storage::{Labels, Matcher, Pick, Sample, Visit};
+use lookback_storage::{Labels, Matcher, Sample, Visit};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -36,7 +36,7 @@ impl SeriesReader for RemoteReader {
         let mut broken_off = false;
         let mut one_too_large = false;
         let mut unsorted: Vec<(Arc<Labels>, Vec<Sample>)> = Vec::new();
-        let each = |labels: Labels, mut samples: Vec<Sample>| {
+        let each = |labels: Labels, samples: Vec<Sample>| {
             if cancelled() {
                 broken_off = true;
                 return ControlFlow::Break(());
@@ -45,9 +45,6 @@ impl SeriesReader for RemoteReader {
                 one_too_large = true;
                 return ControlFlow::Break(());
             }
-            if request.pick == Pick::Newest {
-                samples.drain(..samples.len().saturating_sub(1));
-            }
             let labels = Arc::new(labels);
             if is_sorted {
                 return visit(&labels, samples);
@@ -55,13 +52,17 @@ impl SeriesReader for RemoteReader {
             unsorted.push((labels, samples));
             ControlFlow::Continue(())
         };
-        let within_ms = (request.start_ms, request.end_ms);
         // One series at a time is held where they come sorted; else all of them, within this bound.
         let samples_max = if is_sorted { usize::MAX } else { self.store.unsorted_samples_max() };
-        let (scope, timeout) = (&self.context.scope, self.context.timeout);
-        let reading =
-            self.store.engine().each(scope, request.matchers, within_ms, samples_max, timeout, each);
-        self.runtime.block_on(reading)?;
+        let read = EngineRead {
+            scope: &self.context.scope,
+            matchers: request.matchers,
+            within_ms: (request.start_ms, request.end_ms),
+            pick: request.pick,
+            samples_max,
+            timeout: self.context.timeout,
+        };
+        self.runtime.block_on(self.store.engine().each(read, each))?;
         if broken_off {
             return Err(StoreError::Unavailable("the read was broken off".to_owned()));
         }
@@ -90,7 +91,7 @@ impl SeriesReader for RemoteReader {
         let selectors = [selector(&within(scope, matchers))];
         let within_ms = Some((start_ms.max(0), end_ms.min(self.store.newest_ms())));
         let asked = engine.client().series(&selectors, within_ms, engine.timeout(*timeout));
-        let found = self.runtime.block_on(asked).map_err(|error| failed(error, *timeout))?.data;
+        let found = complete(self.runtime.block_on(asked), *timeout)?;
         let kept = |labels: &Labels| {
             scope.allows(labels.get("namespace")) && matchers.iter().all(|matcher| matcher.matches(labels))
         };

@@ -4,7 +4,7 @@
 //! acknowledged. How a request gets there, and what becomes of what is refused, is what `delivery` does. Where a
 //! success of the engine is not durable behind it, each record is sent a second time after a while.
 
-use super::delivery::{Delivery, Outcome, REQUEST_RAW_BYTES, Stopped};
+use super::delivery::{Delivery, Outcome, Stopped};
 use super::outbox::{Cursor, Outbox, OutboxError, Position, Taken};
 use super::overlay::Overlay;
 use crate::time::whole_ms;
@@ -137,7 +137,7 @@ impl Sender {
         let mut attempt = 0;
         loop {
             let outbox = Arc::clone(&self.outbox);
-            let read = tokio::task::spawn_blocking(move || outbox.read_to(from, upto, REQUEST_RAW_BYTES));
+            let read = tokio::task::spawn_blocking(move || outbox.read_to(from, upto));
             let error = match read.await {
                 Ok(Ok(taken)) => return Ok(taken),
                 Ok(Err(error)) => error.to_string(),

@@ -1,9 +1,9 @@
 //! What the engine holds already of samples that are to go there.
 
 use super::{Delivery, Series};
-use crate::store::prometheus::engine::failed;
+use crate::store::prometheus::engine::{EngineRead, failed};
 use crate::store::{Scope, StoreError};
-use lookback_storage::{Labels, Matcher, Sample};
+use lookback_storage::{Labels, Matcher, Pick, Sample};
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -32,20 +32,21 @@ impl Delivery {
         for (at, (labels, _)) in series.iter().enumerate() {
             wanted.entry(labels.clone()).or_default().push(at);
         }
-        let read = self.engine.each(
-            &Scope::All,
-            &matchers,
-            (first_ms, last_ms),
-            LOOK_UP_SAMPLES_MAX,
-            LOOK_UP_TIMEOUT,
-            |labels, held| {
-                for at in wanted.get(&labels).into_iter().flatten() {
-                    series[*at].1.retain(|sample| !holds(&held, sample));
-                }
-                ControlFlow::Continue(())
-            },
-        );
-        read.await?;
+        let read = EngineRead {
+            scope: &Scope::All,
+            matchers: &matchers,
+            within_ms: (first_ms, last_ms),
+            pick: Pick::All,
+            samples_max: LOOK_UP_SAMPLES_MAX,
+            timeout: LOOK_UP_TIMEOUT,
+        };
+        let without_held = |labels, held: Vec<Sample>| {
+            for at in wanted.get(&labels).into_iter().flatten() {
+                series[*at].1.retain(|sample| !holds(&held, sample));
+            }
+            ControlFlow::Continue(())
+        };
+        self.engine.each(read, without_held).await?;
         series.retain(|(_, samples)| !samples.is_empty());
         Ok(series)
     }

@@ -14,15 +14,31 @@ fn open(dir: &Path) -> (Outbox, Cursor, Vec<u8>) {
 }
 
 #[tokio::test]
+async fn a_request_is_full_of_samples_as_well_as_of_bytes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (outbox, cursor, _) = open(dir.path());
+    for _ in 0..4 {
+        outbox.append(vec![Part { raw: vec![0; 100], samples: 7_000 }]).await.expect("durable");
+    }
+    let taken = outbox.read(cursor.sent).expect("read");
+    assert_eq!((taken.samples, taken.raw.len()), (21_000, 300));
+    let wide = Part { raw: vec![0; 1 << 20], samples: 1 };
+    outbox.append(vec![wide, part("x")]).await.expect("durable");
+    let taken = outbox.read(taken.next).expect("read");
+    assert_eq!((taken.samples, taken.raw.len()), (7_001, 100 + (1 << 20)));
+    assert_eq!(outbox.read(taken.next).expect("read").raw, b"x");
+}
+
+#[tokio::test]
 async fn what_is_acknowledged_is_read_in_order_and_waits_through_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let (outbox, cursor, waiting) = open(dir.path());
     assert!(waiting.is_empty());
     let one = outbox.append(vec![part("a"), part("b")]).await.expect("durable");
     let two = outbox.append(vec![part("c")]).await.expect("durable");
-    let taken = outbox.read(cursor.sent, 1 << 20).expect("read");
+    let taken = outbox.read(cursor.sent).expect("read");
     assert_eq!((taken.raw.as_slice(), taken.samples, taken.next), (&b"abc"[..], 3, two));
-    assert_eq!(outbox.read(one, 1 << 20).expect("read").raw, b"c");
+    assert_eq!(outbox.read(one).expect("read").raw, b"c");
     assert_eq!(outbox.stats().waiting_samples, 3);
     outbox.mark_sent(one, 2);
     outbox.keep_cursor(Cursor { sent: one, released: one }).expect("kept");
@@ -33,9 +49,9 @@ async fn what_is_acknowledged_is_read_in_order_and_waits_through_a_restart() {
     assert_eq!((waiting.as_slice(), cursor.sent), (&b"c"[..], one));
     assert_eq!(outbox.stats().waiting_samples, 1);
     let three = outbox.append(vec![part("d")]).await.expect("durable");
-    assert_eq!(outbox.read(cursor.sent, 1 << 20).expect("read").raw, b"cd");
+    assert_eq!(outbox.read(cursor.sent).expect("read").raw, b"cd");
     outbox.keep_cursor(Cursor { sent: three, released: three }).expect("kept");
-    assert_eq!(outbox.read(cursor.sent, 1 << 20).expect("read").raw, b"d", "what was released is gone");
+    assert_eq!(outbox.read(cursor.sent).expect("read").raw, b"d", "what was released is gone");
     drop(outbox);
     let (_, _, waiting) = open(dir.path());
     assert!(waiting.is_empty());
@@ -87,7 +103,7 @@ async fn a_torn_end_is_nothing_and_a_damaged_record_is_counted() {
     assert_eq!(waiting, b"first");
     assert_eq!(outbox.stats().damaged_records, 1);
     outbox.append(vec![part("fourth")]).await.expect("durable");
-    assert_eq!(outbox.read(cursor.sent, 1 << 20).expect("read").raw, b"firstfourth");
+    assert_eq!(outbox.read(cursor.sent).expect("read").raw, b"firstfourth");
 }
 
 #[tokio::test]
@@ -103,7 +119,7 @@ async fn many_at_once_are_all_there() {
     for append in appends {
         append.await.expect("appended");
     }
-    let raw = outbox.read(cursor.sent, 1 << 20).expect("read").raw;
+    let raw = outbox.read(cursor.sent).expect("read").raw;
     let mut seen: Vec<_> = raw.chunks(4).map(|at| String::from_utf8_lossy(at).into_owned()).collect();
     seen.sort();
     assert_eq!(seen, (0..500).map(|at| format!("{at:04}")).collect::<Vec<_>>());

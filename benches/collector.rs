@@ -62,6 +62,7 @@ fn owned(kind: &str, owner: &str, node: usize) -> Value {
 
 async fn measure() {
     let kubernetes = FakeKubernetes::start().await;
+    kubernetes.tell_of_pods_and_nodes();
     let names: Vec<String> = (0..NODES).map(|node| format!("node-{node:03}")).collect();
     let kubelets = Kubelets::start(&names, TOKEN).await;
     for (node, kubelet) in kubelets.all.iter().enumerate() {

@@ -153,6 +153,7 @@ async fn write(address: SocketAddr) {
 
 async fn fake_cluster(front_ca: &TestCa) -> FakeKubernetes {
     let fake = FakeKubernetes::start().await;
+    fake.tell_of_pods_and_nodes();
     let config = json!({"kind": "ConfigMap", "apiVersion": "v1", "data": {
         "requestheader-client-ca-file": front_ca.pem(),
         "requestheader-allowed-names": "[\"front-proxy-client\"]",

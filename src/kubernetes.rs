@@ -18,6 +18,7 @@ pub mod object_index;
 pub mod objects;
 pub mod openapi;
 mod own_ca;
+pub mod pod;
 pub mod pod_states;
 pub mod quantity;
 pub mod registration;

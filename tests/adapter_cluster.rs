@@ -45,12 +45,7 @@ impl Drop for InCluster {
 impl InCluster {
     async fn start(config: &str) -> Self {
         let fake = FakeKubernetes::start().await;
-        let pods = json!({"resource": "pods", "singularResource": "pod", "scope": "Namespaced",
-            "responseKind": {"group": "", "version": "", "kind": "Pod"}, "verbs": ["get", "list", "watch"]});
-        let core = json!([{"metadata": {"name": ""}, "versions": [{"version": "v1", "resources": [pods]}]}]);
-        let list = |items| json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "items": items});
-        fake.put("/api", list(core));
-        fake.put("/apis", list(json!([])));
+        fake.tell_of_pods_and_nodes();
         for (name, app) in [("web-0", "web"), ("web-1", "web"), ("db-0", "db")] {
             fake.put(
                 &format!("/api/v1/namespaces/shop/pods/{name}"),

@@ -5,9 +5,9 @@
 //! of `cpu`, neither have those that are not ready after their start, whose start-up work is no load.
 
 use super::controller_settings::ControllerSettings;
+use super::pod::{Container, Pod, PodSpec};
 use super::quantity::Quantity;
 use super::replica_formula::{Requested, Summary};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -114,7 +114,7 @@ impl Requests {
             let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
             (container.name.clone(), requests.map(millis).unwrap_or_default())
         };
-        let containers = spec.containers.iter().chain(sidecars).map(of_container).collect();
+        let containers = spec.containers.iter().flatten().chain(sidecars).map(of_container).collect();
         let whole = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()).map(millis);
         let is_of_pods = |name: &str| name == "cpu" || name == "memory" || name.starts_with("hugepages-");
         let mut pod = whole.unwrap_or_default();

@@ -104,6 +104,22 @@ impl FakeKubernetes {
         Self { address, shared, dir, shutdown: Some(shutdown) }
     }
 
+    /// Lets discovery tell of pods and nodes, and of no other resource.
+    pub fn tell_of_pods_and_nodes(&self) {
+        let resource = |plural: &str, singular: &str, kind: &str, scope: &str| {
+            json!({"resource": plural, "singularResource": singular, "scope": scope,
+                "responseKind": {"group": "", "version": "", "kind": kind}, "verbs": ["get", "list", "watch"]})
+        };
+        let core = json!([
+            resource("pods", "pod", "Pod", "Namespaced"),
+            resource("nodes", "node", "Node", "Cluster")
+        ]);
+        let core = json!([{"metadata": {"name": ""}, "versions": [{"version": "v1", "resources": core}]}]);
+        let list = |items| json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "items": items});
+        self.put("/api", list(core));
+        self.put("/apis", list(json!([])));
+    }
+
     /// A kubeconfig for it, with this bearer token.
     pub fn kubeconfig(&self, token: &str) -> PathBuf {
         let ca = kept_ca_path(self.dir.path());

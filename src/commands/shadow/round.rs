@@ -5,6 +5,7 @@ use crate::kubernetes::adapter::{Adapter, AdapterError, Item, used};
 use crate::kubernetes::behavior::Behavior;
 use crate::kubernetes::controller_settings::ControllerSettings;
 use crate::kubernetes::live_mapping::LiveMapping;
+use crate::kubernetes::pod::Pod;
 use crate::kubernetes::quantity::saturating_milli;
 use crate::kubernetes::replica_formula::{
     AtZero, Replicas, Requested, Summary, TargetKind, Tolerances, proposed, proposed_by_utilization,
@@ -16,7 +17,6 @@ use crate::kubernetes::served::{
 };
 use futures::StreamExt;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec};
-use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};

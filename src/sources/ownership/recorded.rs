@@ -1,9 +1,9 @@
 //! What there is, in series, and what of it is still to be written.
 
 use super::{Change, Metadata, Said};
+use crate::kubernetes::pod::Pod;
 use crate::kubernetes::pod_states::PodStates;
 use crate::kubernetes::scaled_pods::{ScaledPod, kept_label};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lookback_storage::{Labels, METRIC_NAME_LABEL};
 use std::collections::{BTreeMap, BTreeSet, HashSet};

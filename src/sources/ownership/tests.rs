@@ -1,11 +1,11 @@
 //! What a cluster says becomes series, and series become a workload's history.
 
 use super::*;
+use crate::kubernetes::pod::PodStatus;
 use crate::kubernetes::pod_states::PodStates;
 use crate::kubernetes::scaled_pods::Phase;
 use crate::query::range::{self, RangeQuestion};
 use crate::testing::{NOW_MS, TestApp};
-use k8s_openapi::api::core::v1::PodStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::collections::BTreeMap;
 

@@ -11,7 +11,7 @@
 //! | `…_pod_container_name`, `…_id`, `…_image`, `…_init` | the container; whether it is one of the pod's start |
 //! | `…_pod_container_port_name`, `…_number`, `…_protocol` | the port |
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, ContainerStatus, Pod, PodStatus};
+use crate::kubernetes::pod::{Container, ContainerPort, ContainerStatus, Pod, PodStatus};
 use std::collections::BTreeMap;
 
 /// Labels by name.
@@ -24,7 +24,7 @@ pub(super) fn addresses(pod: &Pod) -> Vec<(String, PodLabels)> {
     let Some(ip) = status.pod_ip.as_deref().filter(|ip| !ip.is_empty()) else { return Vec::new() };
     let of_pod = of_pod(pod, status);
     let spec = pod.spec.as_ref();
-    let containers = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
+    let containers = spec.and_then(|spec| spec.containers.as_deref()).unwrap_or_default();
     let at_start = spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
     let mut found = Vec::new();
     let kinds = [

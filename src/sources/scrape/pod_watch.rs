@@ -2,8 +2,8 @@
 
 use super::config::TARGETS_MAX;
 use super::settings::Target;
+use crate::kubernetes::pod::Pod;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Event, watcher};

@@ -13,7 +13,7 @@
 use super::config::{INTERVAL, SAMPLES_MAX, TIMEOUT};
 use super::pod_watch::{key, watch};
 use super::settings::{Job, Target, Tls};
-use k8s_openapi::api::core::v1::Pod;
+use crate::kubernetes::pod::Pod;
 use kube::runtime::watcher::Config;
 use kube::{Api, Client};
 use std::sync::Arc;

@@ -87,47 +87,130 @@ fn an_engine_that_is_away_loses_nothing_and_is_caught_up_with() {
     assert_eq!(latest(&server, "web-0"), "20");
 }
 
-#[test]
-fn an_engine_that_errs_is_busy_silent_or_dies_loses_nothing() {
-    if !prometheus::is_there("prometheus") {
-        return;
-    }
-    let (data, there, address) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), loopback());
-    let mut engine = start_prometheus(there.path(), address);
-    let proxy = Proxy::start(address);
-    let server = start(data.path(), proxy.address, &["--store-timeout", "2s"]);
-    let mut pushed = 0;
-    let mut some = |server: &Server| {
-        for _ in 0..5 {
-            pushed += 1;
-            assert_eq!(push(server, "web-0", pushed), 200);
-            assert_eq!(latest(server, "web-0"), pushed.to_string());
+/// A server before an engine that is reached through a proxy, and how many values were pushed.
+struct Pair {
+    server: Server,
+    proxy: Proxy,
+    engine: Prometheus,
+    pushed: u32,
+    dirs: [tempfile::TempDir; 2],
+}
+
+impl Pair {
+    /// `None`: there is no Prometheus.
+    fn start(more: &[&str]) -> Option<Self> {
+        if !prometheus::is_there("prometheus") {
+            return None;
         }
-        pushed
-    };
-    some(&server);
-    wait_until_sent(&server);
-    for (mode, seen_by) in [(ERROR_500, 3), (BUSY_429, 2), (SILENT, 2), (LOSE_ANSWER, 2)] {
-        proxy.mode.store(mode, Ordering::SeqCst);
-        some(&server);
-        proxy.behave(mode, seen_by);
-        some(&server);
-        proxy.mode.store(PASS, Ordering::SeqCst);
-        wait_until_sent(&server);
+        let (data, there, address) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), loopback());
+        let engine = start_prometheus(there.path(), address);
+        let proxy = Proxy::start(address);
+        let server = start(data.path(), proxy.address, more);
+        Some(Self { server, proxy, engine, pushed: 0, dirs: [data, there] })
     }
-    // It dies with requests under way, and comes back with what it had.
-    some(&server);
-    engine.process.kill9();
-    some(&server);
-    drop(engine);
-    let mut engine = start_prometheus(there.path(), address);
-    let pushed = some(&server);
-    wait_until_sent(&server);
-    assert_eq!(engine.number("count_over_time(load[10m])"), Some(f64::from(pushed)));
-    let sum = f64::from(pushed * (pushed + 1) / 2);
-    assert_eq!(engine.number("sum_over_time(load[10m])"), Some(sum));
-    // What was sent twice was refused, found to be there, and not set aside.
-    assert_eq!(figure(&server, "lookback_outbox_dead_letter_samples"), Some(0));
+
+    /// Pushes some values, each of which is read at once.
+    #[track_caller]
+    fn push_some(&mut self) {
+        for _ in 0..5 {
+            self.pushed += 1;
+            assert_eq!(push(&self.server, "web-0", self.pushed), 200);
+            assert_eq!(latest(&self.server, "web-0"), self.pushed.to_string());
+        }
+    }
+
+    /// Everything that was pushed comes to be there, once, and nothing was set aside: what was sent twice was
+    /// refused, found to be there, and left at that.
+    #[track_caller]
+    fn assert_all_is_there(&mut self) {
+        wait_until_sent(&self.server);
+        let pushed = f64::from(self.pushed);
+        assert_eq!(self.engine.number("count_over_time(load[10m])"), Some(pushed));
+        assert_eq!(self.engine.number("sum_over_time(load[10m])"), Some(pushed * (pushed + 1.0) / 2.0));
+        assert_eq!(figure(&self.server, "lookback_outbox_dead_letter_samples"), Some(0));
+    }
+}
+
+/// The engine behaves so, until so many requests have seen it, and then well again.
+#[track_caller]
+fn nothing_is_lost_while_an_engine_behaves(mode: u8, seen_by: usize, timeout: &str) {
+    let Some(mut pair) = Pair::start(&["--store-timeout", timeout]) else { return };
+    pair.push_some();
+    wait_until_sent(&pair.server);
+    pair.proxy.mode.store(mode, Ordering::SeqCst);
+    pair.push_some();
+    pair.proxy.behave(mode, seen_by);
+    pair.push_some();
+    pair.proxy.mode.store(PASS, Ordering::SeqCst);
+    pair.assert_all_is_there();
+}
+
+#[test]
+fn an_engine_that_answers_500_loses_nothing() {
+    nothing_is_lost_while_an_engine_behaves(ERROR_500, 3, "2s");
+}
+
+#[test]
+fn an_engine_that_answers_429_loses_nothing() {
+    nothing_is_lost_while_an_engine_behaves(BUSY_429, 2, "2s");
+}
+
+#[test]
+fn an_engine_that_never_answers_loses_nothing() {
+    nothing_is_lost_while_an_engine_behaves(SILENT, 2, "2s");
+}
+
+#[test]
+fn an_engine_whose_answers_are_lost_is_told_everything_once() {
+    nothing_is_lost_while_an_engine_behaves(LOSE_ANSWER, 2, "2s");
+}
+
+#[test]
+fn an_engine_that_is_slow_takes_everything() {
+    nothing_is_lost_while_an_engine_behaves(SLOW, 2, "20s");
+}
+
+#[test]
+fn an_engine_that_dies_within_a_batch_and_comes_back_loses_nothing() {
+    let Some(mut pair) = Pair::start(&[]) else { return };
+    pair.push_some();
+    let (now_ms, address) = (now_ms(), pair.engine.address);
+    for request in 0..60 {
+        assert_eq!(pair.server.remote_write(&many(request, now_ms)).status, 204);
+        if request == 30 {
+            pair.engine.process.kill9();
+        }
+    }
+    pair.push_some();
+    let waiting = figure(&pair.server, "lookback_outbox_samples").unwrap();
+    assert!((290_000..600_010).contains(&waiting), "{waiting} samples wait");
+    let there = pair.dirs[1].path().to_owned();
+    pair.engine = start_prometheus(&there, address);
+    // And again, while it catches up.
+    wait_until("it catches up", || figure(&pair.server, "lookback_outbox_samples").unwrap() < waiting);
+    pair.engine.process.kill9();
+    pair.push_some();
+    pair.engine = start_prometheus(&there, address);
+    pair.assert_all_is_there();
+    assert_eq!(pair.engine.number("sum(count_over_time(many[10m]))"), Some(600_000.0));
+}
+
+#[test]
+fn an_autoscalers_question_costs_the_engine_one_request() {
+    let Some(mut pair) = Pair::start(&[]) else { return };
+    pair.push_some();
+    for pod in 1..20 {
+        assert_eq!(push(&pair.server, &format!("web-{pod}"), pod), 200);
+    }
+    wait_until_sent(&pair.server);
+    let reads = || {
+        let heads = pair.proxy.heads.lock().unwrap();
+        heads.iter().filter(|head| head.starts_with("post /api/v1/read ")).count()
+    };
+    let before = reads();
+    let all = pair.server.get("/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/load").json();
+    assert_eq!(all["items"].as_array().unwrap().len(), 20, "{all}");
+    assert_eq!(reads() - before, 1);
 }
 
 #[test]
@@ -349,7 +432,7 @@ fn every_question_is_answered_over_the_engine_that_runs_already() {
     let mixed = message(vec![of("a", &[(old_ms, 7.5), (now_ms + 1, 2.0)]), of("b", &[(now_ms, 3.0)])]);
     assert_eq!(server.remote_write(&mixed).status, 204);
     wait_until_sent(&server);
-    let set_aside = u64::from(engine.kind == Kind::Cortex);
+    let set_aside = u64::from(engine.kind != Kind::VictoriaMetricsCluster);
     assert_eq!(figure(&server, "lookback_outbox_dead_letter_samples"), Some(set_aside));
     wait_until("all else is there", || {
         let sum = server.get("/api/v1/query?query=sum(sum_over_time(late%5B10m%5D))").json();

@@ -64,6 +64,7 @@ mod select;
 mod series;
 mod sets;
 mod steps;
+mod threads;
 mod topk;
 mod tree;
 mod windows;
@@ -74,11 +75,9 @@ pub use error::{EvalError, ParseError};
 pub use labels::SeriesLabels;
 pub use lower::{Query, ValueType, parse_selector};
 pub use notes::Notes;
-pub use outcome::{Outcome, Value};
+pub use outcome::{Outcome, Row, Value};
 pub use steps::Steps;
-
-/// How much stack a thread needs to parse and evaluate the deepest query that the bounds allow.
-pub const STACK_BYTES: usize = 64 << 20;
+pub use threads::{QueryThreads, STACK_BYTES};
 
 #[cfg(test)]
 mod tests;

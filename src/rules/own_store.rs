@@ -4,7 +4,7 @@
 //! own, so that an autoscaler does not wait behind dashboards.
 
 use super::source::{Point, PromQl, SHAPES_MAX, SeriesShape, SourceError};
-use crate::query::promql::{EvalError, Options, Query, STACK_BYTES, Steps, Stop, Task, Value};
+use crate::query::promql::{EvalError, Options, Query, QueryThreads, Steps, Stop, Task, Value};
 use crate::series_selector;
 use crate::store::{Context, Scope, SeriesReader, Store};
 use async_trait::async_trait;
@@ -26,13 +26,19 @@ pub struct OwnStore {
     store: Arc<dyn Store>,
     options: Options,
     turns: Arc<Semaphore>,
+    threads: QueryThreads,
 }
 
 impl OwnStore {
     /// This store, with these choices of evaluation.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, options: Options) -> Self {
-        Self { store, options, turns: Arc::new(Semaphore::new(AT_ONCE_MAX)) }
+        Self {
+            store,
+            options,
+            turns: Arc::new(Semaphore::new(AT_ONCE_MAX)),
+            threads: QueryThreads::default(),
+        }
     }
 
     /// Does work on a thread of its own, within its time.
@@ -70,9 +76,8 @@ impl OwnStore {
                 let _ = sender.send(work(reader.as_ref(), &stop));
                 drop(turn);
             };
-            let spawned =
-                std::thread::Builder::new().name("rule".to_owned()).stack_size(STACK_BYTES).spawn(doing);
-            spawned.map_err(|error| SourceError::Unavailable(format!("no thread for the query: {error}")))?;
+            let begun = self.threads.run(doing);
+            begun.map_err(|error| SourceError::Unavailable(format!("no thread for the query: {error}")))?;
             let broke_off =
                 |_| SourceError::Unavailable("the thread of the query broke off: see the log".to_owned());
             answer.await.map_err(broke_off)?

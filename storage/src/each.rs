@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::labels::Labels;
+use crate::retention::Retention;
 use crate::sample::Sample;
 use crate::select::{ReadLimits, Selection};
 use crate::series::Series;
@@ -21,6 +22,9 @@ pub enum Pick {
     Newest,
 }
 
+/// So many newest samples, told from memory, are handed out between two looks at whether to stop.
+const NEWEST_BETWEEN_LOOKS: usize = 64;
+
 impl State {
     /// Hands `visit` the selected series that have samples in `[start_ms, end_ms]`, one after another in
     /// label order, until it breaks off. `limits.samples_max` bounds one series.
@@ -32,16 +36,19 @@ impl State {
         limits: ReadLimits<'_>,
         visit: &mut Visit<'_>,
     ) -> Result<()> {
-        let mut series = self.select_series(selection);
-        series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        let series = self.select_in_order(selection);
         let asked_for = series.len();
-        for series in series {
-            if (limits.cancelled)() {
+        let retention = self.retention();
+        for (place, series) in series.into_iter().enumerate() {
+            let looks = pick == Pick::All || place.is_multiple_of(NEWEST_BETWEEN_LOOKS);
+            if looks && (limits.cancelled)() {
                 return Err(Error::Cancelled);
             }
             let samples = match pick {
                 Pick::All => self.read_series(&series, start_ms, end_ms, limits.samples_max)?,
-                Pick::Newest => self.read_newest(&series, start_ms, end_ms, limits.samples_max)?,
+                Pick::Newest => {
+                    self.read_newest(&series, &retention, start_ms, end_ms, limits.samples_max)?
+                }
             };
             let samples = samples.ok_or(Error::TooManySamples { samples_max: limits.samples_max })?;
             if samples.is_empty() {
@@ -61,11 +68,12 @@ impl State {
     fn read_newest(
         &self,
         series: &Series,
+        retention: &Retention,
         start_ms: i64,
         end_ms: i64,
         samples_max: usize,
     ) -> Result<Option<Vec<Sample>>> {
-        let start_ms = start_ms.max(self.oldest_read_ms(&self.retention(), series));
+        let start_ms = start_ms.max(self.oldest_read_ms(retention, series));
         let Some(latest) = series.latest() else { return Ok(Some(Vec::new())) };
         if latest.timestamp_ms <= end_ms {
             // Nothing of the series is newer, so it is this one or none.
@@ -84,9 +92,8 @@ impl State {
         start_ms: i64,
         end_ms: i64,
     ) -> Vec<Arc<Labels>> {
-        let mut series = self.select_series(selection);
+        let mut series = self.select_in_order(selection);
         series.retain(|series| self.may_have_samples(series, start_ms, end_ms));
-        series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         series.iter().map(|series| series.labels.share()).collect()
     }
 

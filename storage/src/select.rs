@@ -11,6 +11,7 @@ use crate::matcher::Matcher;
 use crate::sample::{Sample, sort_and_deduplicate};
 use crate::series::Series;
 use crate::state::State;
+use crate::stored_labels::sort_by_labels;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -45,6 +46,13 @@ pub type SeriesSamples = (Arc<Labels>, Vec<Sample>);
 
 impl State {
     /// The selected series in label order.
+    pub(crate) fn select_in_order(&self, selection: Selection<'_>) -> Vec<Arc<Series>> {
+        let mut series = self.select_series(selection);
+        sort_by_labels(&mut series, |series| &series.labels);
+        series
+    }
+
+    /// The selected series.
     pub(crate) fn select_series(&self, selection: Selection<'_>) -> Vec<Arc<Series>> {
         let ids = self.postings.read().select(selection.matchers);
         let mut series = self.registry.get_all(ids.iter());
@@ -75,8 +83,7 @@ impl State {
         limits: ReadLimits<'_>,
         digest: impl Fn(Vec<Sample>) -> Vec<Sample>,
     ) -> Result<Vec<SeriesSamples>> {
-        let mut series = self.select_series(selection);
-        series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        let series = self.select_in_order(selection);
         let mut left = limits.samples_max;
         let too_many = || Error::TooManySamples { samples_max: limits.samples_max };
         let mut answer = Vec::with_capacity(series.len());

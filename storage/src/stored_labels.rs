@@ -83,6 +83,60 @@ impl PartialEq for StoredLabels {
 
 impl Eq for StoredLabels {}
 
+/// Fewer are sorted as they are.
+const KEYED_MIN: usize = 32;
+
+/// Sorts by label sets, as they are ordered.
+///
+/// Those of one selection mostly share their first labels and differ in the values of one name (a pod's), which begin
+/// alike: so it is looked once where they begin to differ, and a few bytes from there on tell most of them apart.
+pub(crate) fn sort_by_labels<T>(all: &mut Vec<T>, labels: impl Fn(&T) -> &StoredLabels) {
+    let Some((shared, skipped)) = Some(&*all).filter(|all| all.len() >= KEYED_MIN).and_then(|all| {
+        let sets = || all.iter().map(|one| &*labels(one).0);
+        let shared = shared_labels(sets());
+        let skipped = shared_bytes(sets().map(|set| set.get(shared)))?;
+        Some((shared, skipped))
+    }) else {
+        all.sort_unstable_by(|a, b| labels(a).cmp(labels(b)));
+        return;
+    };
+    let key = |one: &T| {
+        let text = labels(one).0.get(shared).map_or("", |label| &label.text);
+        let mut key = [0; 8];
+        for (to, from) in key.iter_mut().zip(text.bytes().skip(skipped)) {
+            *to = from;
+        }
+        u64::from_be_bytes(key)
+    };
+    let mut keyed: Vec<(u64, T)> = all.drain(..).map(|one| (key(&one), one)).collect();
+    keyed.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| labels(&a.1).cmp(labels(&b.1))));
+    all.extend(keyed.into_iter().map(|(_, one)| one));
+}
+
+/// How many labels all sets have in common before they differ.
+fn shared_labels<'a>(mut sets: impl Iterator<Item = &'a [Arc<Label>]>) -> usize {
+    let Some(first) = sets.next() else { return 0 };
+    let mut shared = first;
+    for set in sets {
+        let same = shared.iter().zip(set).take_while(|(a, b)| Arc::ptr_eq(a, b)).count();
+        shared = &shared[..same];
+    }
+    shared.len()
+}
+
+/// With how many bytes all of these begin alike; `None`: not all of them have the same name.
+fn shared_bytes<'a>(mut labels: impl Iterator<Item = Option<&'a Arc<Label>>>) -> Option<usize> {
+    let first = labels.next()??;
+    let mut shared = first.text.as_bytes();
+    for label in labels {
+        let label = label.filter(|label| label.name_bytes == first.name_bytes)?;
+        let same = shared.iter().zip(label.text.as_bytes()).take_while(|(a, b)| a == b).count();
+        shared = &shared[..same];
+    }
+    // A name that differs is no beginning: where it ends counts before what is in it.
+    (shared.len() >= first.name_bytes as usize).then_some(shared.len())
+}
+
 /// All labels of a store.
 #[derive(Default)]
 pub(crate) struct LabelPool {
@@ -148,6 +202,27 @@ mod tests {
             // Of another pool, too.
             prop_assert_eq!(stored_a.cmp(&LabelPool::default().store(&b)), a.cmp(&b));
             prop_assert_eq!(stored_a.get("a"), a.get("a"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn many_are_sorted_as_they_are_ordered(
+            sets in proptest::collection::vec(any_labels(), 0..3 * KEYED_MIN),
+            pods in proptest::collection::vec("[a-b]{0,12}é?[a-b]{1,2}", 0..3 * KEYED_MIN),
+        ) {
+            let of_pods = pods.iter().map(|pod| {
+                let last = pod.chars().next_back().map(String::from).unwrap_or_default();
+                Labels::new([("__name__", "m"), ("pod", pod), ("z", &last)]).expect("valid")
+            });
+            for sets in [sets, of_pods.collect()] {
+                let mut pool = LabelPool::default();
+                let mut stored: Vec<StoredLabels> = sets.iter().map(|set| pool.store(set)).collect();
+                sort_by_labels(&mut stored, |set| set);
+                let mut expected = sets;
+                expected.sort();
+                prop_assert_eq!(stored.iter().map(StoredLabels::to_labels).collect::<Vec<_>>(), expected);
+            }
         }
     }
 

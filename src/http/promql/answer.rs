@@ -1,8 +1,10 @@
 //! Answers of queries.
 
-use super::json::{write_list, write_metric, write_sample, write_seconds, write_string};
+use super::json::{write_list, write_metric, write_sample, write_seconds, write_string, write_value};
 use super::run::{Answer, Writer};
-use crate::query::promql::{Notes, Outcome, Value};
+use crate::http::decimal::Fraction;
+use crate::http::stamps::Stamps;
+use crate::query::promql::{Notes, Outcome, Row, Value};
 use std::fmt::{self, Write};
 
 /// Of more series than this the rest is left out, with a warning.
@@ -54,17 +56,31 @@ fn write_data(value: Value, series_max: usize, json: &mut Writer) -> fmt::Result
         }
         Value::Matrix(rows) => {
             json.write_str(r#"{"resultType":"matrix","result":"#)?;
+            let mut stamps = stamps_of(&rows);
             // Each series is let go of when it is written.
             write_list(rows.into_iter().take(series_max), json, |row, json| {
                 json.write_char('{')?;
                 write_metric(&row.labels, json)?;
-                json.write_str(r#","values":"#)?;
-                write_list(row.samples(), json, |sample, json| write_sample(sample, json))?;
-                json.write_char('}')
+                json.write_str(r#","values":["#)?;
+                let mut is_first = true;
+                for sample in row.samples() {
+                    stamps.write(sample.timestamp_ms, is_first, json)?;
+                    write_value(sample.value, json)?;
+                    is_first = false;
+                }
+                json.write_str(if is_first { "]}" } else { "\"]]}" })
             })?;
         }
     }
     json.write_char('}')
+}
+
+/// The times of rows, which mostly are at the same steps.
+fn stamps_of(rows: &[Row]) -> Stamps {
+    let steps = rows.first().and_then(Row::steps);
+    let (start_ms, step_ms, count) =
+        steps.map_or((0, 1, 0), |steps| (steps.time_ms(0), steps.step_ms(), steps.count()));
+    Stamps::new(start_ms, step_ms, count as u64, Fraction::ThreeDigits)
 }
 
 pub(super) fn write_notes(notes: &Notes, json: &mut Writer) -> fmt::Result {

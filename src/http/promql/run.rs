@@ -1,12 +1,9 @@
-//! Work that blocks, on a thread of its own, and its answer while it is written.
-//!
-//! A thread and not the runtime's pool: parsing and evaluation go as deep as a query is nested, which takes
-//! more stack than the pool's threads have. How many there are is bounded by [`Turns`].
+//! Work that blocks, on a thread of its own ([`QueryThreads`]), and its answer while it is written.
 
 use super::request::Failure;
 use crate::app::App;
 use crate::http::error::ApiError;
-use crate::query::promql::{STACK_BYTES, Stop};
+use crate::query::promql::{QueryThreads, Stop};
 use crate::store::{Context, Scope, SeriesReader};
 use axum::body::{Body, Bytes};
 use axum::http::{StatusCode, header};
@@ -19,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// How much of an answer is sent at once, in bytes.
-const CHUNK_BYTES: usize = 64 << 10;
+const CHUNK_BYTES: usize = 128 << 10;
 
 /// How many chunks wait for a slow reader before the writer waits for it.
 const CHUNKS_WAITING_MAX: usize = 4;
@@ -27,17 +24,21 @@ const CHUNKS_WAITING_MAX: usize = 4;
 /// How much longer than its time a thread gets to notice that it is over.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Turns of evaluation.
+/// Turns of evaluation, by which there is a bound to how many threads are at work.
 #[derive(Clone)]
-pub(super) struct Turns(Arc<Semaphore>);
+pub(super) struct Turns {
+    free: Arc<Semaphore>,
+    threads: QueryThreads,
+}
 
 impl Turns {
     pub(super) fn new(concurrency: usize) -> Self {
-        Self(Arc::new(Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS))))
+        let free = Arc::new(Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS)));
+        Self { free, threads: QueryThreads::default() }
     }
 
     async fn next(&self, timeout: Duration) -> Result<OwnedSemaphorePermit, Failure> {
-        let turn = tokio::time::timeout(timeout, Arc::clone(&self.0).acquire_owned()).await;
+        let turn = tokio::time::timeout(timeout, Arc::clone(&self.free).acquire_owned()).await;
         turn.ok().and_then(Result::ok).ok_or_else(|| {
             Failure::timeout(
                 "query timed out in query queue: too many are evaluated at once, ask again later",
@@ -131,8 +132,7 @@ pub(super) async fn run<A: Answer>(
         }
         drop(turn);
     };
-    let spawned = std::thread::Builder::new().name("query".to_owned()).stack_size(STACK_BYTES).spawn(doing);
-    spawned.map_err(|error| {
+    turns.threads.run(doing).map_err(|error| {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("no thread for the query: {error}"))
     })?;
     match tokio::time::timeout(timeout + GRACE, answered).await {

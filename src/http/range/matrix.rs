@@ -4,9 +4,10 @@
 //! the shortest decimal that is read back as the same f64, never with an exponent.
 
 use crate::http::decimal::{self, Fraction};
+use crate::http::json::push_string;
+use crate::http::stamps::Stamps;
 use crate::query::range::{PodSeries, RangeQuestion};
 use lookback_storage::Sample;
-use std::fmt::Write;
 
 /// How much of an answer is written before it is handed on, in bytes.
 const PIECE_BYTES: usize = 64 << 10;
@@ -29,73 +30,6 @@ pub(super) struct Matrix {
     state: State,
 }
 
-/// What stands between the values of two points, `"],[TIME,"`, for each point of the grid: it is the same in
-/// every series, so it is written once. invariant: grows with the points of one series alone.
-struct Stamps {
-    start_ms: i64,
-    step_ms: i64,
-    /// How many points the grid has.
-    points: u64,
-    text: String,
-    /// Where the text of each point ends.
-    ends: Vec<usize>,
-    /// The point that comes next where none is left out, and its time.
-    next: usize,
-    next_ms: i64,
-}
-
-/// What closes the point before; the first of a series has none.
-const CLOSE: &str = "\"],";
-
-impl Stamps {
-    fn of(question: &RangeQuestion) -> Self {
-        let RangeQuestion { start_ms, step_ms, .. } = *question;
-        let points = question.points();
-        Self { start_ms, step_ms, points, text: String::new(), ends: Vec::new(), next: 0, next_ms: start_ms }
-    }
-
-    /// Writes what stands before the value at a time.
-    fn write(&mut self, time_ms: i64, is_first: bool, json: &mut String) {
-        if time_ms != self.next_ms {
-            match self.place_of(time_ms) {
-                Some(place) => self.next = place,
-                None => {
-                    let close = if is_first { "" } else { CLOSE };
-                    return write_stamp(close, time_ms, json);
-                }
-            }
-        }
-        let at = self.next;
-        (self.next, self.next_ms) = (at + 1, time_ms.saturating_add(self.step_ms));
-        while self.ends.len() <= at {
-            let steps = i64::try_from(self.ends.len()).unwrap_or(i64::MAX);
-            let stamp_ms = self.start_ms.saturating_add(steps.saturating_mul(self.step_ms));
-            write_stamp(CLOSE, stamp_ms, &mut self.text);
-            self.ends.push(self.text.len());
-        }
-        let begin = at.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or_default();
-        let begin = if is_first { begin + CLOSE.len() } else { begin };
-        let end = self.ends.get(at).copied().unwrap_or_default();
-        json.push_str(self.text.get(begin..end).unwrap_or_default());
-    }
-
-    /// Which point of the grid lies at a time.
-    fn place_of(&self, time_ms: i64) -> Option<usize> {
-        let since_start = time_ms.checked_sub(self.start_ms)?;
-        let is_on_grid = since_start.checked_rem(self.step_ms) == Some(0);
-        let place = u64::try_from(since_start / self.step_ms.max(1)).ok().filter(|_| is_on_grid)?;
-        usize::try_from(place).ok().filter(|_| place < self.points)
-    }
-}
-
-fn write_stamp(close: &str, time_ms: i64, text: &mut String) {
-    text.push_str(close);
-    text.push('[');
-    // A string takes everything.
-    let _ = decimal::write_seconds(time_ms, text, Fraction::Shortest);
-    text.push_str(",\"");
-}
-
 /// What comes next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -114,7 +48,7 @@ impl Matrix {
             series: Vec::new().into_iter(),
             infos: None,
             open: None,
-            stamps: Stamps::of(question),
+            stamps: Stamps::new(question.start_ms, question.step_ms, question.points(), Fraction::Shortest),
             state: State::Head,
         }
     }
@@ -139,7 +73,7 @@ impl Matrix {
         json.push_str(r#"]},"infos":["#);
         for (place, info) in infos.iter().enumerate() {
             json.push_str(if place > 0 { "," } else { "" });
-            write_string(info, json);
+            push_string(info, json);
         }
         json.push_str("]}");
         self.state = State::End;
@@ -149,20 +83,20 @@ impl Matrix {
         let PodSeries { pod, container, kind, samples } = series;
         json.push_str(if first { "" } else { "," });
         json.push_str(r#"{"metric":{"container":"#);
-        write_string(&container, json);
+        push_string(&container, json);
         if let Some(pod) = &pod {
             json.push_str(r#","pod":"#);
-            write_string(pod, json);
+            push_string(pod, json);
         }
         json.push_str(r#","namespace":"#);
-        write_string(&self.namespace, json);
+        push_string(&self.namespace, json);
         if pod.is_none() || kind.is_some() {
             json.push_str(r#","workload":"#);
-            write_string(&self.workload, json);
+            push_string(&self.workload, json);
         }
         if let Some(kind) = &kind {
             json.push_str(r#","kind":"#);
-            write_string(kind, json);
+            push_string(kind, json);
         }
         json.push_str(r#"},"values":["#);
         self.open = Some((samples.into_iter(), false));
@@ -178,9 +112,9 @@ impl Matrix {
                 self.open = None;
                 return;
             };
-            self.stamps.write(sample.timestamp_ms, !*begun, json);
-            *begun = true;
             // A string takes everything.
+            let _ = self.stamps.write(sample.timestamp_ms, !*begun, json);
+            *begun = true;
             let _ = decimal::write_f64(sample.value, json);
         }
     }
@@ -211,10 +145,6 @@ impl Iterator for Matrix {
         }
         (!json.is_empty()).then_some(json)
     }
-}
-
-fn write_string(text: &str, json: &mut String) {
-    let _ = write!(json, "{}", serde_json::Value::from(text));
 }
 
 #[cfg(test)]

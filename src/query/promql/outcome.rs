@@ -48,6 +48,14 @@ enum Data {
 }
 
 impl Row {
+    /// The instants at which it may have values; `None`: at any.
+    pub fn steps(&self) -> Option<Steps> {
+        match self.data {
+            Data::Stepped(steps, _) => Some(steps),
+            Data::Samples(_) => None,
+        }
+    }
+
     /// Its samples in time order.
     pub fn samples(&self) -> impl Iterator<Item = Sample> {
         let (stepped, samples) = match &self.data {

@@ -35,7 +35,8 @@ impl Steps {
     }
 
     /// From instant to instant, in milliseconds.
-    pub(super) fn step_ms(&self) -> i64 {
+    #[must_use]
+    pub fn step_ms(&self) -> i64 {
         self.step_ms
     }
 

@@ -107,8 +107,7 @@ impl State {
         limits: ReadLimits<'_>,
         visit: &mut VisitParts<'_>,
     ) -> Result<RangeUse> {
-        let mut series = self.select_series(selection);
-        series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        let series = self.select_in_order(selection);
         let range_ms = (spans.start_ms(), spans.last_end_ms);
         let mut used = RangeUse::default();
         for series in series {

@@ -110,8 +110,7 @@ impl State {
         points_max: usize,
         limits: ReadLimits<'_>,
     ) -> Result<RangeRead> {
-        let mut series = self.select_series(selection);
-        series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        let series = self.select_in_order(selection);
         let gap_max_ms = COUNTER_GAP_MAX_MS.max(grid.step_ms);
         let first_ms = grid.first_sample_ms();
         let start_ms = if counter { first_ms.saturating_sub(gap_max_ms) } else { first_ms };

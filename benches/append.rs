@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// As the server has it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: lookback_allocator::MiMalloc = lookback_allocator::MiMalloc;
 
 fn append(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("append");

@@ -49,12 +49,12 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// What a series takes counts a million times, and freed memory goes back to the system soon: some 40 % less
-/// than with glibc's, and musl's is slow beside.
+/// What a series takes counts a million times: some 40 % less than with glibc's, and musl's is slow beside.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: lookback_allocator::MiMalloc = lookback_allocator::MiMalloc;
 
 fn main() -> ExitCode {
+    lookback_allocator::give_back_soon();
     let done = match Cli::parse().into_command() {
         Command::Serve(args) => run(&args.log, run_server(&args)),
         Command::Import(args) => run(&args.log, run_import(&args)),

@@ -30,6 +30,9 @@ use tokio_util::sync::CancellationToken;
 /// How often the engine is told to do its background work.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether memory wants to be sealed before that: under load it fills within a second.
+const SEAL_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
 /// The series of up to so many label sets are looked up where they are: a millisecond's work.
 const INLINE_SERIES_MAX: usize = 5_000;
 
@@ -59,17 +62,20 @@ impl EmbeddedStore {
         memory_max_bytes: Option<u64>,
         shutdown: CancellationToken,
     ) {
+        let mut failed = false;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(MAINTENANCE_INTERVAL) => {}
+                () = self.until_due(failed) => {}
             }
             if let Some(memory_max_bytes) = memory_max_bytes {
                 let short = memory::resident_bytes().is_some_and(|bytes| bytes >= memory_max_bytes);
                 self.db.refuse_new_series(short);
             }
             let (db, now_ms) = (self.db.clone(), clock.now_ms());
-            match tokio::task::spawn_blocking(move || db.maintain(now_ms)).await {
+            let maintained = tokio::task::spawn_blocking(move || db.maintain(now_ms)).await;
+            failed = !matches!(maintained, Ok(Ok(_)));
+            match maintained {
                 Ok(Ok(done)) if done != lookback_storage::Maintained::default() => {
                     tracing::info!(?done, "maintained the store");
                 }
@@ -80,6 +86,17 @@ impl EmbeddedStore {
                 Err(error) => {
                     tracing::error!(%error, "maintenance of the store broke off; it will be tried again")
                 }
+            }
+        }
+    }
+
+    /// Waits for the next maintenance; all of the interval where the last one has failed.
+    async fn until_due(&self, failed: bool) {
+        let looks = MAINTENANCE_INTERVAL.as_millis() / SEAL_LOOK_INTERVAL.as_millis();
+        for _ in 0..looks {
+            tokio::time::sleep(SEAL_LOOK_INTERVAL).await;
+            if !failed && self.db.memory_is_full() {
+                return;
             }
         }
     }

@@ -23,9 +23,10 @@ const ASKED: usize = 21;
 
 /// As the server has it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: lookback_allocator::MiMalloc = lookback_allocator::MiMalloc;
 
 fn main() {
+    lookback_allocator::give_back_soon();
     let words: Vec<String> = std::env::args().collect();
     if let Some(at) = words.iter().position(|word| word == "--one") {
         let size = |at: usize| words.get(at).and_then(|word| word.parse::<usize>().ok());

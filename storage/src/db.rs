@@ -349,6 +349,12 @@ impl Db {
         self.0.maintain(now_ms)
     }
 
+    /// Whether [`maintain`](Self::maintain) would seal now because of how much is in memory. Takes no time.
+    #[must_use]
+    pub fn memory_is_full(&self) -> bool {
+        self.0.memory_is_full()
+    }
+
     /// Seals everything in memory now.
     ///
     /// # Errors

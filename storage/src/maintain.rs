@@ -52,10 +52,8 @@ impl Inner {
     pub(crate) fn seal_if_due(&self, now_ms: i64, maintenance: &mut MaintenanceState) -> Result<bool> {
         let last_seal_ms = *maintenance.last_seal_ms.get_or_insert(now_ms);
         let log_bytes = self.state.counters.log_bytes.load(Ordering::Relaxed);
-        let head_samples = self.state.counters.head_samples.load(Ordering::Relaxed);
         let due = maintenance.seal_soon
-            || log_bytes >= self.state.options.seal_log_bytes
-            || head_samples >= self.state.options.seal_head_samples
+            || self.memory_is_full()
             || (log_bytes > 0 && now_ms.saturating_sub(last_seal_ms) >= self.state.options.seal_every_ms);
         if due {
             self.seal(&mut maintenance.next_block)?;
@@ -63,6 +61,13 @@ impl Inner {
             maintenance.seal_soon = false;
         }
         Ok(due)
+    }
+
+    /// Whether so much has come since the last seal that the next one is due, whatever the time.
+    pub(crate) fn memory_is_full(&self) -> bool {
+        let (counters, options) = (&self.state.counters, &self.state.options);
+        counters.log_bytes.load(Ordering::Relaxed) >= options.seal_log_bytes
+            || counters.head_samples.load(Ordering::Relaxed) >= options.seal_head_samples
     }
 
     /// Forgets series that have no sample left, neither in memory nor in a block, and no rollup.

@@ -39,6 +39,7 @@ mod stamps;
 pub mod summary;
 pub mod tls;
 pub mod trust;
+mod warnings;
 pub mod write_metrics;
 
 use axum::http::StatusCode;

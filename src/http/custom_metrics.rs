@@ -13,6 +13,7 @@ use super::Source;
 use super::auth::Caller;
 use super::delegation::Delegate;
 use super::error::ApiError;
+use super::warnings::warn;
 use crate::app::App;
 use crate::kubernetes::objects::{Known, NotKnown};
 use crate::kubernetes::request_attributes::RequestAttributes;
@@ -118,9 +119,7 @@ async fn latest_values(
     });
     let values::Answered { list, warnings } = answered?;
     let mut response = Source(source).gave(list.into_response());
-    for warning in warnings {
-        response.headers_mut().append(header::WARNING, warning_header(&warning));
-    }
+    warn(&mut response, warnings);
     Ok(response)
 }
 
@@ -143,15 +142,6 @@ impl From<NotKnown> for ApiError {
         let retry_after = (header::RETRY_AFTER, HeaderValue::from_static("2"));
         Self { headers: vec![retry_after], ..Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()) }
     }
-}
-
-/// A warning as clients of Kubernetes show it to people (RFC 7234, section 5.5).
-fn warning_header(text: &str) -> HeaderValue {
-    let quotable = |c: char| if matches!(c, ' '..='~') { c } else { '?' };
-    let text: String = text.chars().map(quotable).collect();
-    let text = text.replace('\\', "\\\\").replace('"', "\\\"");
-    let header = HeaderValue::try_from(format!("299 lookback \"{text}\""));
-    header.unwrap_or(HeaderValue::from_static("299 lookback \"\""))
 }
 
 /// 403: this user may not get this path.

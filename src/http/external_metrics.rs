@@ -4,26 +4,24 @@
 //! the autoscaler sums. `labelSelector` selects by metric labels; the namespace is that of the path.
 
 mod by_rule;
+mod stored;
 
 use self::by_rule::ByRule;
+use self::stored::Asking;
 use super::Source;
 use super::auth::Caller;
 use super::delegation::Delegate;
 use super::error::ApiError;
+use super::warnings::warn;
 use crate::app::App;
 use crate::kubernetes::autoscalers::{Answer, EXTERNAL};
-use crate::kubernetes::quantity::{Quantity, saturating_milli};
 use crate::kubernetes::request_attributes::RequestAttributes;
-use crate::kubernetes::resources::{NAMESPACE_LABEL, RESOURCE_INFO_METRIC};
 use crate::kubernetes::selector::{self, Requirements};
 use crate::kubernetes::served::{EXTERNAL_METRICS_GROUP, GroupVersion};
-use crate::query::freshness::LatestPolicy;
-use crate::store::{Context, LabelsRequest, Latest, RangeRequest};
-use crate::time::whole_ms;
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use lookback_storage::{Aggregation, Labels, METRIC_NAME_LABEL, Matcher};
+use lookback_storage::{Labels, METRIC_NAME_LABEL};
 use percent_encoding::percent_decode_str;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -146,157 +144,35 @@ pub(super) async fn answer(
     if let Some(live) = app.live().filter(|live| live.answers.is_due(&question, app.clock.now_ms())) {
         live.answers.leave(noted(question, &answered));
     }
-    let Answered { list, warning, .. } = answered?;
+    let Answered { list, warnings, .. } = answered?;
     let mut response = Source(source).gave(axum::Json(list).into_response());
-    if let Some(warning) = warning {
-        let warning = HeaderValue::try_from(format!("299 lookback \"{warning}\""));
-        response.headers_mut().extend(warning.ok().map(|warning| (header::WARNING, warning)));
-    }
+    warn(&mut response, warnings);
     Ok(response)
 }
 
 /// What autoscalers are answered is remembered.
 fn noted(question: Answer, answered: &Result<Answered, ApiError>) -> Answer {
     match answered {
-        Ok(Answered { list, warning, sum_milli, oldest_ms }) => Answer {
+        Ok(Answered { list, why, sum_milli, oldest_ms, .. }) => Answer {
             sum_milli: *sum_milli,
             items: list.items.len(),
             oldest_ms: *oldest_ms,
-            why: warning.map(str::to_owned),
+            why: why.clone(),
             ..question
         },
         Err(error) => Answer { why: Some(error.message.clone()), ..question },
     }
 }
 
-/// A question, with what it takes to answer it.
-struct Asking<'a> {
-    app: &'a App,
-    context: &'a Context,
-    asked: &'a Asked,
-    requirements: Requirements,
-}
-
+/// The answer, and what to say beside it.
 struct Answered {
     list: ExternalMetricValueList,
     /// Why it is empty.
-    warning: Option<&'static str>,
+    why: Option<String>,
+    /// For people.
+    warnings: Vec<String>,
     sum_milli: i64,
     oldest_ms: Option<i64>,
-}
-
-impl Asking<'_> {
-    fn matchers(&self) -> [Matcher; 2] {
-        let Asked { namespace, metric, .. } = self.asked;
-        [Matcher::equal(METRIC_NAME_LABEL, metric), Matcher::equal(NAMESPACE_LABEL, namespace)]
-    }
-
-    /// Whether the namespace has, or had within the retention, a series of this metric.
-    async fn is_known(&self) -> Result<bool, ApiError> {
-        let matchers = self.matchers().to_vec();
-        let request = LabelsRequest { name: Some(METRIC_NAME_LABEL.to_owned()), matchers };
-        let is_hidden = self.asked.metric == RESOURCE_INFO_METRIC;
-        Ok(!is_hidden && !self.app.store.labels(self.context, request).await?.is_empty())
-    }
-
-    async fn answer(&self) -> Result<Answered, ApiError> {
-        let Self { app, context, asked, .. } = self;
-        let now_ms = app.clock.now_ms();
-        let policy = app.settings.latest_policies().of(&asked.metric, &asked.namespace, "");
-        let matchers = self.matchers();
-        let mut found = app.store.latest(context, &matchers, policy.not_before_ms(now_ms)).await?;
-        let fresh = found.len();
-        found.retain(|latest| self.requirements.select(&latest.labels, &[METRIC_NAME_LABEL]));
-        if found.len() > ITEMS_MAX {
-            let message = format!(
-                "{} series, and {ITEMS_MAX} are the most: select fewer by labelSelector",
-                found.len()
-            );
-            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message));
-        }
-        put_rates(app, context, &matchers, &policy, &mut found, now_ms).await?;
-        let window = policy.rate_window.map(|window| window.as_secs());
-        let (mut items, mut sum_milli, mut oldest_ms) = (Vec::with_capacity(found.len()), 0_i64, None::<i64>);
-        for latest in found {
-            let sample = latest.sample;
-            let Some(item) = item(&asked.metric, latest, window) else { continue };
-            items.push(item);
-            sum_milli = sum_milli.saturating_add(saturating_milli(sample.value));
-            oldest_ms = Some(oldest_ms.map_or(sample.timestamp_ms, |at| at.min(sample.timestamp_ms)));
-        }
-        if items.is_empty() && !self.is_known().await? {
-            let Asked { namespace, metric, .. } = asked;
-            return Err(ApiError::not_found(format!(
-                "the server could not find the metric {metric} in the namespace {namespace}"
-            )));
-        }
-        let warning = items.is_empty().then_some(match fresh {
-            0 => "no series of the metric has a fresh value",
-            _ => "the selector leaves no series with a usable value",
-        });
-        let list = ExternalMetricValueList {
-            kind: GroupVersion::ExternalV1Beta1.list_kind(),
-            api_version: GroupVersion::ExternalV1Beta1.to_string(),
-            metadata: BTreeMap::new(),
-            items,
-        };
-        Ok(Answered { list, warning, sum_milli, oldest_ms })
-    }
-}
-
-/// A value that can't be carried is a missing one.
-fn item(
-    metric: &str,
-    Latest { labels, sample, .. }: Latest,
-    window: Option<u64>,
-) -> Option<ExternalMetricValue> {
-    let quantity = Quantity::from_f64(sample.value)?;
-    quantity.milli()?;
-    Some(ExternalMetricValue {
-        metric_name: metric.to_owned(),
-        metric_labels: MetricLabels::Stored(labels),
-        timestamp: Timestamp::from_second(sample.timestamp_ms.div_euclid(1000)).ok()?,
-        window,
-        value: quantity.to_string(),
-    })
-}
-
-/// Puts the rate in place of the value where a rule says that the metric is a counter; a series without
-/// one is left out.
-async fn put_rates(
-    app: &App,
-    context: &Context,
-    matchers: &[Matcher],
-    policy: &LatestPolicy,
-    found: &mut Vec<Latest>,
-    now_ms: i64,
-) -> Result<(), ApiError> {
-    let newest_ms = found.iter().map(|latest| latest.sample.timestamp_ms).max();
-    let (Some(window), Some(newest_ms)) = (policy.rate_window, newest_ms) else { return Ok(()) };
-    let request = RangeRequest {
-        matchers: matchers.to_vec(),
-        start_ms: newest_ms.min(now_ms),
-        end_ms: newest_ms.min(now_ms),
-        step_ms: whole_ms(window).max(1),
-        aggregation: Aggregation::Avg,
-        counter: true,
-        samples_max: app.settings.samples_max,
-        points_max: usize::MAX,
-    };
-    let rates = app.store.range(context, request).await?;
-    let rates: BTreeMap<_, f64> = rates
-        .series
-        .iter()
-        .filter_map(|series| Some((series.labels.as_ref(), series.samples.first()?.value)))
-        .collect();
-    found.retain_mut(|latest| match rates.get(latest.labels.as_ref()) {
-        Some(rate) => {
-            latest.sample.value = *rate;
-            true
-        }
-        None => false,
-    });
-    Ok(())
 }
 
 fn no_such_route() -> ApiError {
@@ -367,6 +243,7 @@ mod tests {
         server.put(&series("old"), NOW_MS - 400_000, 9.0);
         server.put(&[("__name__", "jobs"), ("namespace", "bank")], NOW_MS, 7.0);
         server.put(&[("__name__", "old"), ("namespace", "shop")], NOW_MS - 400_000, 7.0);
+        server.put(&[("__name__", "up")], NOW_MS, 1.0);
         server
     }
 
@@ -396,7 +273,18 @@ mod tests {
         assert_eq!(values("queue%3Da").await, ["1500m"]);
         assert_eq!(values("queue+in+%28a%2Cb%29").await, ["1500m", "2"]);
         assert_eq!(values("%21queue").await, [""; 0]);
-        assert_eq!(items(&server, "shop/old").await, [""; 0]);
+        let warned = async |path: &str| {
+            let answer = server.get(&format!("{BASE}/{path}")).await;
+            assert_eq!((answer.code.as_u16(), &answer.json()["items"]), (200, &json!([])), "{path}");
+            answer.headers["warning"].to_str().expect("ASCII").to_owned()
+        };
+        let said = warned("shop/old").await;
+        assert!(
+            said.contains("no value of the metric old in the namespace shop: stale since 2026-11-22T09:00:"),
+            "{said}"
+        );
+        let said = warned("shop/jobs?labelSelector=%21queue").await;
+        assert!(said.contains("the selector excludes all 4 series that there are"), "{said}");
         assert_eq!(items(&server, "bank/jobs/?timeout=5s").await.len(), 1);
     }
 
@@ -404,7 +292,21 @@ mod tests {
     async fn what_can_not_be_answered_says_why() {
         let mut server = server(Settings::default());
         for (path, code, message) in [
-            ("shop/nope", 404, "the server could not find the metric nope in the namespace shop"),
+            (
+                "shop/nope",
+                404,
+                "the server could not find the metric nope in the namespace shop: nothing of this name was written",
+            ),
+            (
+                "web/jobs",
+                404,
+                "the server could not find the metric jobs in the namespace web: it is written in other namespaces: bank, shop",
+            ),
+            (
+                "shop/up",
+                404,
+                "the server could not find the metric up in the namespace shop: its series name no namespace",
+            ),
             ("shop/jobs?watch=true", 405, "external metrics can't be watched"),
             ("shop/jobs?labelSelector=!!", 400, "unable to parse requirement: "),
             ("shop", 404, "the server could not find the requested resource"),
@@ -447,6 +349,30 @@ mod tests {
         server.put_all(&[("__name__", "sent_total"), ("namespace", "shop")], &samples);
         let item = &items(&server, "shop/sent_total").await[0];
         assert_eq!((&item["value"], &item["window"]), (&json!("4"), &json!(60)));
+        server.put(&[("__name__", "sent_total"), ("namespace", "bank")], NOW_MS, 4.0);
+        let answer = server.get(&format!("{BASE}/bank/sent_total")).await;
+        let said = answer.headers["warning"].to_str().expect("ASCII");
+        assert!(said.contains("no series of it has two samples within 1m to tell a rate by"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn what_is_held_is_marked_and_counted() {
+        let rule = MetricRule {
+            metric: Pattern::new("old"),
+            namespace: Pattern::any(),
+            resource: Pattern::any(),
+            freshness: None,
+            hold: Some(Duration::from_secs(200)),
+            rate_window: None,
+        };
+        let server = server(Settings { metric_rules: vec![rule], ..Settings::default() });
+        let answer = server.get(&format!("{BASE}/shop/old")).await;
+        assert_eq!(answer.json()["items"][0]["value"], "7");
+        let said = answer.headers["warning"].to_str().expect("ASCII");
+        assert_eq!(said, "299 lookback \"1 values of old are not fresh: held as a metric rule allows\"");
+        assert_eq!(server.app.metrics.values_held.get(), 1);
+        server.clock.set_ms(NOW_MS + 100_001);
+        assert_eq!(items(&server, "shop/old").await, [""; 0], "for a capped time");
     }
 
     proptest! {

@@ -36,6 +36,8 @@ pub struct Missing<'a> {
     pub now_ms: i64,
     /// Older samples are not served.
     pub not_before_ms: i64,
+    /// The window over which its rate is answered in place of its value, in milliseconds.
+    pub rate_window_ms: Option<i64>,
 }
 
 /// Why there is no value.
@@ -56,6 +58,11 @@ pub enum Absence {
         /// The resource.
         resource: String,
         /// Which.
+        namespaces: Names,
+    },
+    /// The metric is written in other namespaces only.
+    Elsewhere {
+        /// Which; none: its series name no namespace.
         namespaces: Names,
     },
     /// The metric is written for other objects only.
@@ -82,6 +89,11 @@ pub enum Absence {
         series: usize,
         /// One of them.
         example: String,
+    },
+    /// It is a counter, and there are no two samples of a series to tell its rate by.
+    NoRate {
+        /// The window within which they have to lie, in milliseconds.
+        window_ms: i64,
     },
     /// The newest sample is no value that can be served.
     Unusable {
@@ -137,6 +149,10 @@ impl fmt::Display for Absence {
             Self::OtherNamespaces { resource, namespaces } => {
                 write!(f, "it is written for {resource} of other namespaces: {namespaces}")
             }
+            Self::Elsewhere { namespaces } if namespaces.count == 0 => {
+                f.write_str("its series name no namespace")
+            }
+            Self::Elsewhere { namespaces } => write!(f, "it is written in other namespaces: {namespaces}"),
             Self::OtherObjects { resource, names } => {
                 write!(f, "it is written for other {resource}: {names}")
             }
@@ -155,6 +171,11 @@ impl fmt::Display for Absence {
             Self::Excluded { series, example } => {
                 write!(f, "the selector excludes all {series} series that there are, such as {example}")
             }
+            Self::NoRate { window_ms } => write!(
+                f,
+                "it is a counter, and no series of it has two samples within {} to tell a rate by",
+                format_duration(*window_ms)
+            ),
             Self::Unusable { value } => {
                 write!(f, "the newest sample, {value}, is no value that a quantity can carry")
             }
@@ -173,11 +194,38 @@ fn shown_time(timestamp_ms: i64) -> String {
     time.map_or_else(|_| format!("{timestamp_ms} ms"), |time| time.to_string())
 }
 
-/// Why there is nothing.
+/// Why there is nothing of an object, or of any of a resource.
 ///
 /// # Errors
 /// The store's.
 pub async fn why(store: &dyn Store, context: &Context, missing: &Missing<'_>) -> Result<Absence, StoreError> {
+    match here(store, context, missing).await? {
+        Some(absence) => Ok(absence),
+        None => Search { store, context }.elsewhere(missing).await,
+    }
+}
+
+/// Why there is nothing of an external metric, which describes no object.
+///
+/// # Errors
+/// The store's.
+pub async fn why_external(
+    store: &dyn Store,
+    context: &Context,
+    missing: &Missing<'_>,
+) -> Result<Absence, StoreError> {
+    match here(store, context, missing).await? {
+        Some(absence) => Ok(absence),
+        None => Search { store, context }.in_other_namespaces(missing).await,
+    }
+}
+
+/// What ails the series that were looked at; `None`: there are none.
+async fn here(
+    store: &dyn Store,
+    context: &Context,
+    missing: &Missing<'_>,
+) -> Result<Option<Absence>, StoreError> {
     let series = store.latest(context, missing.matchers, i64::MIN).await?;
     if let Some(first) = series.first() {
         let newest = series
@@ -185,19 +233,19 @@ pub async fn why(store: &dyn Store, context: &Context, missing: &Missing<'_>) ->
             .filter(|latest| (missing.is_selected)(latest))
             .max_by_key(|latest| latest.sample.timestamp_ms);
         let age_max_ms = missing.now_ms.saturating_sub(missing.not_before_ms);
-        return Ok(match newest.map(|newest| newest.sample) {
+        return Ok(Some(match newest.map(|newest| newest.sample) {
             None => Absence::Excluded { series: series.len(), example: first.labels.to_string() },
             Some(sample) if sample.timestamp_ms < missing.not_before_ms => {
                 Absence::Stale { newest_ms: sample.timestamp_ms, now_ms: missing.now_ms, age_max_ms }
             }
-            Some(sample) => Absence::Unusable { value: sample.value },
-        });
+            Some(sample) => match missing.rate_window_ms.filter(|_| sample.value.is_finite()) {
+                Some(window_ms) => Absence::NoRate { window_ms },
+                None => Absence::Unusable { value: sample.value },
+            },
+        }));
     }
-    let search = Search { store, context };
-    if !search.values(METRIC_NAME_LABEL, missing.matchers.to_vec()).await?.is_empty() {
-        return Ok(Absence::Ended);
-    }
-    search.elsewhere(missing).await
+    let written = Search { store, context }.values(METRIC_NAME_LABEL, missing.matchers.to_vec()).await?;
+    Ok((!written.is_empty()).then_some(Absence::Ended))
 }
 
 struct Search<'a> {
@@ -210,9 +258,7 @@ impl Search<'_> {
         let metric = Matcher::equal(METRIC_NAME_LABEL, missing.metric);
         let labels = self.ask(None, vec![metric.clone()]).await?;
         if labels.is_empty() {
-            let written = self.values(METRIC_NAME_LABEL, Vec::new()).await?;
-            let similar = similar(missing.metric, written.iter().map(String::as_str));
-            return Ok(Absence::Unknown { similar: similar.into_iter().map(str::to_owned).collect() });
+            return self.unknown(missing.metric).await;
         }
         let of_resource = [metric, Matcher::not_equal(missing.label, "")];
         let resource = || missing.resource.to_owned();
@@ -232,6 +278,21 @@ impl Search<'_> {
         let names = self.values(missing.label, within).await?;
         let names = Names::of(&names, missing.name.unwrap_or_default());
         Ok(Absence::OtherObjects { resource: resource(), names })
+    }
+
+    async fn in_other_namespaces(&self, missing: &Missing<'_>) -> Result<Absence, StoreError> {
+        let metric = vec![Matcher::equal(METRIC_NAME_LABEL, missing.metric)];
+        if self.ask(None, metric.clone()).await?.is_empty() {
+            return self.unknown(missing.metric).await;
+        }
+        let namespaces = self.values("namespace", metric).await?;
+        Ok(Absence::Elsewhere { namespaces: Names::of(&namespaces, missing.namespace.unwrap_or_default()) })
+    }
+
+    async fn unknown(&self, metric: &str) -> Result<Absence, StoreError> {
+        let written = self.values(METRIC_NAME_LABEL, Vec::new()).await?;
+        let similar = similar(metric, written.iter().map(String::as_str));
+        Ok(Absence::Unknown { similar: similar.into_iter().map(str::to_owned).collect() })
     }
 
     async fn values(&self, label: &str, matchers: Vec<Matcher>) -> Result<Vec<String>, StoreError> {
@@ -271,6 +332,7 @@ mod tests {
             resource_of_label: &resource_of_label,
             now_ms: NOW_MS,
             not_before_ms: NOW_MS - 60_000,
+            rate_window_ms: (metric == "once_total").then_some(120_000),
         };
         let why = why(server.store.as_ref(), &server.context(), &missing).await.expect("answered");
         why.to_string()
@@ -282,6 +344,7 @@ mod tests {
         let pod = |metric, namespace, name| [("__name__", metric), ("namespace", namespace), ("pod", name)];
         server.put(&pod("rps", "shop", "p1"), NOW_MS - 90_500, 1.0);
         server.put(&pod("bad", "shop", "p1"), NOW_MS, f64::INFINITY);
+        server.put(&pod("once_total", "shop", "p1"), NOW_MS, 1.0);
         server.put(&pod("gone", "shop", "p1"), NOW_MS, f64::from_bits(STALENESS_MARKER_BITS));
         server.put(&[&pod("http", "shop", "p1")[..], &[("verb", "PUT")]].concat(), NOW_MS, 1.0);
         server.put(&[("__name__", "svc"), ("namespace", "shop"), ("service", "web")], NOW_MS, 1.0);
@@ -296,6 +359,11 @@ mod tests {
                 Some("p1"),
                 "stale since 2026-11-22T09:01:29Z: the newest sample is of 2026-11-22T09:00:29Z, 1m30s ago, \
                  and may be 1m old",
+            ),
+            (
+                "once_total",
+                Some("p1"),
+                "it is a counter, and no series of it has two samples within 2m to tell a rate by",
             ),
             ("bad", Some("p1"), "the newest sample, inf, is no value that a quantity can carry"),
             ("gone", Some("p1"), "its series have ended: whoever sent them said so"),

@@ -1,6 +1,6 @@
 //! A small Kubernetes API server over real TLS, for faults that a real one can't be made to show.
 //!
-//! It keeps any object by its path, lists and watches what lies below a path, takes merge and apply
+//! It keeps any object by its path, lists (page by page) and watches what lies below a path, takes merge and apply
 //! patches, and reviews tokens and access by what a test told it. It can fail or hang on demand, and
 //! remembers what it was asked.
 
@@ -371,20 +371,19 @@ fn get(shared: &Shared, path: &str, query: &str) -> Response {
     if let Some(object) = inner.objects.get(path) {
         return Json(object.clone()).into_response();
     }
-    let items: Vec<&Value> = inner
-        .objects
-        .iter()
-        .filter(|(of, _)| lies_below(path, of, query))
-        .map(|(_, object)| object)
-        .collect();
+    let number = |name: &str| value(query, name).and_then(|number| number.parse::<usize>().ok());
+    // A page goes on where the one before it ended, as long as nothing changes in between.
+    let (from, most) = (number("continue").unwrap_or(0), number("limit").unwrap_or(usize::MAX));
+    let mut below = inner.objects.iter().filter(|(of, _)| lies_below(path, of, query)).skip(from);
+    let items: Vec<&Value> = below.by_ref().take(most).map(|(_, object)| object).collect();
+    let next = below.next().map(|_| (from + most).to_string());
     // Whatever was ever there is a collection; anything else is unknown.
     if items.is_empty() && path.rsplit('/').next().is_none_or(|last| !last.ends_with('s')) {
         return status(404, "the server could not find the requested resource");
     }
     let kind = if items.is_empty() { "List" } else { "ItemList" };
-    Json(json!({"kind": kind, "apiVersion": "v1", "metadata": {"resourceVersion": inner.version.to_string()},
-        "items": items}))
-    .into_response()
+    let metadata = json!({"resourceVersion": inner.version.to_string(), "continue": next});
+    Json(json!({"kind": kind, "apiVersion": "v1", "metadata": metadata, "items": items})).into_response()
 }
 
 fn watch_below(shared: &Arc<Shared>, path: &str, query: &str) -> Response {

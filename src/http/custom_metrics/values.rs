@@ -4,6 +4,7 @@ use super::answer::MetricValueList;
 use super::path::Values;
 use crate::app::App;
 use crate::http::error::ApiError;
+use crate::http::warnings;
 use crate::kubernetes::autoscalers::{Answer, Counted};
 use crate::kubernetes::catalog::Snapshot;
 use crate::kubernetes::objects::Known;
@@ -120,12 +121,11 @@ impl Asking<'_> {
         if undurable > 0 {
             warnings.push(format!("{undurable} values are not durable: the store can't write at present"));
         }
-        if held > 0 {
-            self.app.metrics.values_held.inc_by(held as u64);
-            let what = self.asked.metric.as_deref().unwrap_or("all metrics");
-            tracing::info!(metric = what, held, "served values that are not fresh, as a metric rule allows");
-            warnings.push(format!("{held} values of {what} are not fresh: held as a metric rule allows"));
-        }
+        warnings.extend(warnings::held(
+            self.app,
+            self.asked.metric.as_deref().unwrap_or("all metrics"),
+            held,
+        ));
         let checked = match list.is_empty() {
             true => self.check_may_be_empty(matchers, not_before_ms, now_ms).await,
             false => Ok(None),
@@ -337,6 +337,8 @@ impl Asking<'_> {
                 }
             };
         };
+        let namespace = asked.namespace.as_deref().unwrap_or_default();
+        let rate_window = self.app.settings.latest_policies().of(metric, namespace, &resource).rate_window;
         let missing = Missing {
             metric,
             label: asked.resource.label.as_ref(),
@@ -350,6 +352,7 @@ impl Asking<'_> {
             resource_of_label: &|label| self.snapshot.resource_of_label(label),
             now_ms,
             not_before_ms,
+            rate_window_ms: rate_window.map(whole_ms),
         };
         let why = match self.objects_excluded() {
             Some(why) => why,

@@ -62,14 +62,16 @@ impl<'a> ByRule<'a> {
             sum_milli = sum_milli.saturating_add(saturating_milli(value));
             oldest_ms = Some(oldest_ms.map_or(time_ms, |at| at.min(time_ms)));
         }
-        let warning = items.is_empty().then_some("the query of the metric's rule gives no value at present");
+        let why = "the query of the metric's rule gives no value at present";
+        let why = items.is_empty().then(|| why.to_owned());
         let list = ExternalMetricValueList {
             kind: GroupVersion::ExternalV1Beta1.list_kind(),
             api_version: GroupVersion::ExternalV1Beta1.to_string(),
             metadata: BTreeMap::new(),
             items,
         };
-        Ok(Answered { list, warning, sum_milli, oldest_ms })
+        let warnings = Vec::from_iter(why.clone());
+        Ok(Answered { list, why, warnings, sum_milli, oldest_ms })
     }
 }
 

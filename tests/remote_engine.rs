@@ -404,7 +404,7 @@ fn every_question_is_answered_over_the_engine_that_runs_already() {
     every_question_is_answered(&server);
     let deleted = server.post("/api/v1/admin/tsdb/delete_series?match[]=cpu", "");
     match engine.kind {
-        Kind::Cortex => assert!(deleted.text().contains("no API"), "{}", deleted.text()),
+        Kind::Cortex | Kind::Thanos => assert!(deleted.text().contains("no API"), "{}", deleted.text()),
         Kind::VictoriaMetricsCluster => {
             assert_eq!(deleted.status, 204, "{}", deleted.text());
             wait_until("nothing is there", || {

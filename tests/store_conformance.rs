@@ -17,6 +17,7 @@ use std::sync::Arc;
 fn promises(kind: Kind) -> Promises {
     match kind {
         Kind::Cortex => conformance::CORTEX,
+        Kind::Thanos => conformance::THANOS,
         Kind::VictoriaMetricsCluster => conformance::VICTORIA_METRICS,
     }
 }

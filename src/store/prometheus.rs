@@ -264,8 +264,12 @@ pub async fn put_back(outbox: &Outbox, series: &[(Labels, Vec<Sample>)]) -> Resu
 /// Of the engine's newest samples and those that came in here, the newest of each series; of two at one
 /// time the larger.
 fn newest(at_engine: Vec<(Labels, Sample)>, here: Vec<Latest>) -> Vec<Latest> {
-    let mut newest: HashMap<Arc<Labels>, Latest> =
-        here.into_iter().map(|one| (Arc::clone(&one.labels), one)).collect();
+    if here.is_empty() {
+        let of_engine = |(labels, sample)| Latest { labels: Arc::new(labels), sample, durable: true };
+        return at_engine.into_iter().map(of_engine).collect();
+    }
+    let mut newest: HashMap<Arc<Labels>, Latest> = HashMap::with_capacity(here.len().max(at_engine.len()));
+    newest.extend(here.into_iter().map(|one| (Arc::clone(&one.labels), one)));
     for (labels, sample) in at_engine {
         let labels = Arc::new(labels);
         let one = newest.entry(Arc::clone(&labels)).or_insert(Latest { labels, sample, durable: true });

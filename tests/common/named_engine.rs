@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test uses a part of it")]
 
 use lookback::prometheus_client::{Call, PrometheusClient, ServerSettings, ServerUrl, parse_header};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Which engines are known, so that it can be said what they promise.
@@ -10,6 +11,9 @@ use std::time::Duration;
 pub enum Kind {
     /// Cortex, with `out_of_order_time_window: 1h`, UTF-8 names and tenants.
     Cortex,
+    /// Thanos, a Receive and a Query before it, with `--tsdb.out-of-order.time-window=1h`, `--query.enforce-tenancy`,
+    /// and the labels that Receive adds as replica labels.
+    Thanos,
     /// VictoriaMetrics' cluster, with `-dedup.minScrapeInterval=1ms` and a `-retentionPeriod` of more than 50 days.
     VictoriaMetricsCluster,
 }
@@ -19,6 +23,8 @@ const TENANT: &str = "{tenant}";
 /// After how long the cluster of VictoriaMetrics has passed on to its storage nodes what it acknowledged: it gathers for
 /// 200 ms.
 const PASSED_ON_AFTER: Duration = Duration::from_millis(700);
+/// After how long Thanos' Query knows of a tenant that is new: it looks for them every 5 s.
+const KNOWN_AFTER: Duration = Duration::from_secs(12);
 
 /// An engine, and a tenant there that nobody has used.
 pub struct NamedEngine {
@@ -28,7 +34,7 @@ pub struct NamedEngine {
     /// Without `/api/v1`.
     pub query_url: String,
     /// The tenant, where a header has to name it.
-    pub tenant: Option<String>,
+    tenant: Option<String>,
     flush: Flush,
 }
 
@@ -37,6 +43,8 @@ pub struct NamedEngine {
 pub struct Flush {
     clients: Vec<PrometheusClient>,
     wait: Duration,
+    /// Before the first one, beside that.
+    wait_first: Arc<Mutex<Duration>>,
 }
 
 impl Flush {
@@ -46,12 +54,14 @@ impl Flush {
             let url: ServerUrl = url.parse().expect("the URL of a server");
             PrometheusClient::new(ServerSettings::new(url)).expect("a client")
         };
-        Self { clients: servers.iter().map(client).collect(), wait: Duration::ZERO }
+        let (clients, wait_first) = (servers.iter().map(client).collect(), Arc::default());
+        Self { clients, wait: Duration::ZERO, wait_first }
     }
 
     /// What was acknowledged before is shown after this.
     pub async fn flush(&self) {
-        tokio::time::sleep(self.wait).await;
+        let first = std::mem::take(&mut *self.wait_first.lock().expect("not poisoned"));
+        tokio::time::sleep(first + self.wait).await;
         for client in &self.clients {
             let flushed = client.stream(Call::get("/internal/force_flush"), Duration::from_secs(30)).await;
             flushed.expect("an answer");
@@ -72,8 +82,9 @@ impl NamedEngine {
         };
         let kind = match kind.as_str() {
             "cortex" => Kind::Cortex,
+            "thanos" => Kind::Thanos,
             "victoria-metrics-cluster" => Kind::VictoriaMetricsCluster,
-            other => panic!("LOOKBACK_ENGINE={other}: use cortex or victoria-metrics-cluster"),
+            other => panic!("LOOKBACK_ENGINE={other}: use cortex, thanos or victoria-metrics-cluster"),
         };
         let variable = |name: &str| {
             std::env::var(name).unwrap_or_else(|_| panic!("LOOKBACK_ENGINE needs {name} (tests/README.md)"))
@@ -86,8 +97,10 @@ impl NamedEngine {
         let is_in_urls = write.contains(TENANT);
         assert_eq!(is_in_urls, query.contains(TENANT), "{TENANT} stands in both URLs, or in none");
         let mut flush = Flush::at(&servers);
-        if kind == Kind::VictoriaMetricsCluster {
-            flush.wait = PASSED_ON_AFTER;
+        match kind {
+            Kind::Cortex => {}
+            Kind::Thanos => flush.wait_first = Arc::new(Mutex::new(KNOWN_AFTER)),
+            Kind::VictoriaMetricsCluster => flush.wait = PASSED_ON_AFTER,
         }
         Some(Self {
             kind,
@@ -102,7 +115,7 @@ impl NamedEngine {
     #[must_use]
     pub fn server(&self, url: &str) -> ServerSettings {
         let mut server = ServerSettings::new(url.parse().expect("a URL"));
-        let header = self.tenant.as_ref().map(|tenant| format!("X-Scope-OrgID: {tenant}"));
+        let header = self.tenant.as_ref().map(|tenant| format!("{}: {tenant}", self.tenant_header()));
         server.headers.extend(header.map(|header| parse_header(&header).expect("a header")));
         server
     }
@@ -121,7 +134,18 @@ impl NamedEngine {
             format!("--store-write-url={}", self.write_url),
             format!("--store-query-url={}", self.query_url),
         ];
-        flags.extend(self.tenant.as_ref().map(|tenant| format!("--store-tenant={tenant}")));
+        let flag = |tenant: &String| match self.kind {
+            Kind::Thanos => format!("--store-header={}: {tenant}", self.tenant_header()),
+            Kind::Cortex | Kind::VictoriaMetricsCluster => format!("--store-tenant={tenant}"),
+        };
+        flags.extend(self.tenant.as_ref().map(flag));
         flags
+    }
+
+    fn tenant_header(&self) -> &'static str {
+        match self.kind {
+            Kind::Thanos => "THANOS-TENANT",
+            Kind::Cortex | Kind::VictoriaMetricsCluster => "X-Scope-OrgID",
+        }
     }
 }

@@ -16,10 +16,8 @@ pub(crate) const NOW_MS: i64 = 1_794_700_800_000;
 /// In what engines are allowed to differ.
 #[derive(Clone, Copy)]
 pub(crate) struct Promises {
-    /// Any bit pattern of a value comes back. Else a value is near, and no NaN is kept but staleness markers.
-    exact_bits: bool,
-    /// A zero keeps its sign.
-    signs_zero: bool,
+    /// What of values comes back.
+    values: Values,
     /// What is refused is refused at once; else by the engine, later: it is set aside.
     refuses_at_once: bool,
     /// Samples that are older than their series' newest by more than an hour are refused, sooner or later.
@@ -34,6 +32,21 @@ pub(crate) struct Promises {
     rewrites_deleted: bool,
     /// Statistics tell of samples that are held for good.
     tells_samples: bool,
+    /// Names of labels that the engine lists beside those that were written.
+    label_names_beside: &'static [&'static str],
+}
+
+/// What of values comes back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Values {
+    /// Any bit pattern.
+    Exact,
+    /// Any but that of a negative zero.
+    UnsignedZero,
+    /// Any number and one NaN, but no staleness markers: a series that has ended is not known to have.
+    Text,
+    /// Numbers that are near, and no NaN but staleness markers.
+    Near,
 }
 
 /// What of a series can be deleted.
@@ -45,8 +58,7 @@ enum Deletes {
 }
 
 pub(crate) const EMBEDDED: Promises = Promises {
-    exact_bits: true,
-    signs_zero: true,
+    values: Values::Exact,
     refuses_at_once: true,
     refuses_late: true,
     tells_duplicates: true,
@@ -54,6 +66,7 @@ pub(crate) const EMBEDDED: Promises = Promises {
     deletes: Deletes::Spans,
     rewrites_deleted: true,
     tells_samples: true,
+    label_names_beside: &[],
 };
 
 /// Version 2.42, with an out_of_order_time_window of an hour.
@@ -67,12 +80,20 @@ pub(crate) const PROMETHEUS: Promises = Promises {
 };
 
 /// Version 1.21, with an out_of_order_time_window of an hour and UTF-8 names.
-pub(crate) const CORTEX: Promises = Promises { signs_zero: false, deletes: Deletes::Nothing, ..PROMETHEUS };
+pub(crate) const CORTEX: Promises =
+    Promises { values: Values::UnsignedZero, deletes: Deletes::Nothing, ..PROMETHEUS };
+
+/// Version 0.42, a Receive with an out-of-order window of an hour and a Query, read by queries.
+pub(crate) const THANOS: Promises = Promises {
+    values: Values::Text,
+    deletes: Deletes::Nothing,
+    label_names_beside: &["receive", "tenant_id"],
+    ..PROMETHEUS
+};
 
 /// Version 1.79, without deduplication; the cluster, version 1.150, with it.
 pub(crate) const VICTORIA_METRICS: Promises = Promises {
-    exact_bits: false,
-    signs_zero: false,
+    values: Values::Near,
     refuses_at_once: false,
     refuses_late: false,
     tells_duplicates: false,
@@ -84,13 +105,18 @@ pub(crate) const VICTORIA_METRICS: Promises = Promises {
 /// The same samples, as far as the engine promises it.
 #[track_caller]
 fn assert_same(promises: Promises, got: &[Sample], expected: &[Sample], what: &str) {
-    if promises.exact_bits {
-        let is_negative_zero = |sample: &Sample| sample.value.to_bits() == (-0.0_f64).to_bits();
-        let kept = |sample: &Sample| match promises.signs_zero || !is_negative_zero(sample) {
-            true => *sample,
-            false => Sample::new(sample.timestamp_ms, 0.0),
+    let is_negative_zero = |sample: &Sample| sample.value.to_bits() == (-0.0_f64).to_bits();
+    let as_told = |sample: &Sample| {
+        let value = match promises.values {
+            Values::UnsignedZero if is_negative_zero(sample) => 0.0,
+            Values::Text if sample.is_staleness_marker() => return None,
+            Values::Text if sample.value.is_nan() => f64::NAN,
+            _ => sample.value,
         };
-        assert_eq!(got, expected.iter().map(kept).collect::<Vec<_>>(), "{what}");
+        Some(Sample::new(sample.timestamp_ms, value))
+    };
+    if promises.values != Values::Near {
+        assert_eq!(got, expected.iter().filter_map(as_told).collect::<Vec<_>>(), "{what}");
         return;
     }
     // NaN other than staleness markers are not kept, and a block of values has one exponent.
@@ -212,7 +238,7 @@ pub(crate) async fn the_larger_value_wins_at_equal_timestamps(store: Arc<dyn Sto
 
 pub(crate) async fn the_latest_value_is_fresh_and_ends_at_a_staleness_marker(
     store: Arc<dyn Store>,
-    _: Promises,
+    promises: Promises,
 ) {
     append(&*store, &series("a", "fresh"), &[Sample::new(NOW_MS, 1.0), Sample::new(NOW_MS - 5, 9.0)]).await;
     append(&*store, &series("a", "old"), &[Sample::new(NOW_MS - 10_000, 2.0)]).await;
@@ -223,9 +249,13 @@ pub(crate) async fn the_latest_value_is_fresh_and_ends_at_a_staleness_marker(
         let latest = latest.expect("read").into_iter();
         latest.map(|l| (l.labels.get("pod").expect("a pod").to_owned(), l.sample.value)).collect::<ByPod>()
     };
-    assert_eq!(pods(NOW_MS - 9_999).await, ByPod::from([("fresh".to_owned(), 1.0)]));
-    let both = ByPod::from([("fresh".to_owned(), 1.0), ("old".to_owned(), 2.0)]);
-    assert_eq!(pods(NOW_MS - 10_000).await, both);
+    let ended = (promises.values == Values::Text).then(|| ("ended".to_owned(), 3.0));
+    let with = |fresh: &[(&str, f64)]| {
+        let fresh = fresh.iter().map(|(pod, value)| ((*pod).to_owned(), *value));
+        fresh.chain(ended.clone()).collect::<ByPod>()
+    };
+    assert_eq!(pods(NOW_MS - 9_999).await, with(&[("fresh", 1.0)]));
+    assert_eq!(pods(NOW_MS - 10_000).await, with(&[("fresh", 1.0), ("old", 2.0)]));
 }
 
 pub(crate) async fn a_range_is_what_the_one_definition_says(store: Arc<dyn Store>, promises: Promises) {
@@ -264,14 +294,16 @@ pub(crate) async fn a_counter_is_read_as_its_rate(store: Arc<dyn Store>, promise
     assert_eq!(answer[0].samples.len(), 16);
 }
 
-pub(crate) async fn label_names_and_values_follow_the_selection(store: Arc<dyn Store>, _: Promises) {
+pub(crate) async fn label_names_and_values_follow_the_selection(store: Arc<dyn Store>, promises: Promises) {
     append(&*store, &series("a", "p1"), &[Sample::new(NOW_MS, 1.0)]).await;
     append(&*store, &series("b", "p2"), &[Sample::new(NOW_MS, 1.0)]).await;
     let node = Labels::new([("__name__", "load"), ("node", "n1")]).expect("valid");
     append(&*store, &node, &[Sample::new(NOW_MS, 1.0)]).await;
     let labels = async |context: &Context, name: Option<&str>, matchers: &[Matcher]| {
         let request = LabelsRequest { name: name.map(str::to_owned), matchers: matchers.to_vec() };
-        store.labels(context, request).await.expect("read")
+        let mut labels = store.labels(context, request).await.expect("read");
+        labels.retain(|label| !promises.label_names_beside.contains(&label.as_str()));
+        labels
     };
     assert_eq!(labels(&all(), None, &[]).await, ["__name__", "namespace", "node", "pod"]);
     assert_eq!(labels(&all(), Some("__name__"), &[Matcher::not_equal("pod", "")]).await, ["rps"]);

@@ -27,7 +27,8 @@ pub struct Options {
     pub ahead_max_ms: i64,
     /// The time that one partition spans; fixed when the store is made. Default 1 day.
     pub partition_ms: i64,
-    /// [`Db::maintain`](crate::Db::maintain) seals once the log has grown by this much. Default 32 MiB.
+    /// [`Db::maintain`](crate::Db::maintain) seals once the log has grown by this much; until then sled has it
+    /// in memory. Default 16 MiB.
     pub seal_log_bytes: u64,
     /// [`Db::maintain`](crate::Db::maintain) seals once so many samples are in memory, 3 to 16 bytes each.
     /// Default 2.5 million.
@@ -73,7 +74,7 @@ impl Default for Options {
             out_of_order_window_ms: 60 * MINUTE_MS,
             ahead_max_ms: 10 * MINUTE_MS,
             partition_ms: 24 * 60 * MINUTE_MS,
-            seal_log_bytes: 32 << 20,
+            seal_log_bytes: 16 << 20,
             seal_head_samples: 2_500_000,
             seal_every_ms: 120 * MINUTE_MS,
             blocks_per_partition_max: 8,

@@ -22,6 +22,9 @@ use tower::{BoxError, Layer, ServiceExt};
 /// Where kubelets tell what is used.
 const PATH: &str = "/metrics/resource";
 
+/// Most bytes that a connection keeps to read into: there is one a node, and between two answers it is idle.
+const READ_BUFFER_BYTES: usize = 8 << 10;
+
 /// A connection that was not used for so long is closed.
 const IDLE_MAX: Duration = Duration::from_secs(90);
 
@@ -89,6 +92,7 @@ impl KubeletClient {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_MAX)
             .pool_max_idle_per_host(1)
+            .http1_max_buf_size(READ_BUFFER_BYTES)
             .build(connector);
         let client = client.map_err(BoxError::from);
         let service = option_layer(config.auth_layer()?).layer(client);

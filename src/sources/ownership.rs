@@ -19,6 +19,7 @@
 //!
 //! A write that fails is made up for by the next: what it would have said is said again then.
 
+mod facts;
 mod recorded;
 
 use crate::app::App;
@@ -27,6 +28,7 @@ use crate::kubernetes::cluster::reasons;
 use crate::kubernetes::pod::Pod;
 use crate::kubernetes::scaled_pods::ScaledPod;
 use crate::store::{Context, Scope, Store};
+use facts::Facts;
 use futures::{Stream, StreamExt};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
@@ -34,6 +36,7 @@ use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Api, Client};
 use lookback_storage::{Labels, OutOfOrder, STALENESS_MARKER_BITS, WriteBatch};
 use recorded::{Recorded, Watched, of_job, of_pod, of_replica_set};
+use std::collections::HashSet;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +65,7 @@ enum Change {
 /// What an object says.
 #[derive(Default)]
 struct Said {
-    series: Vec<Labels>,
+    facts: Facts,
     /// Of a pod, how it is.
     pod: Option<ScaledPod>,
 }
@@ -77,6 +80,7 @@ pub async fn record(app: App, shutdown: impl Future<Output = ()>) {
         context: app.context(&Scope::All),
         recorded: Recorded::telling(live.pods.clone()),
         write_fails: false,
+        lacks_everything: false,
     };
     let mut events = futures::stream::select_all([
         pods(client.clone()),
@@ -150,32 +154,47 @@ struct Recorder {
     context: Context,
     recorded: Recorded,
     write_fails: bool,
+    /// A write of everything has failed.
+    lacks_everything: bool,
 }
 
 impl Recorder {
     /// Writes what has changed, or everything.
     async fn write(&mut self, everything: bool) {
-        let (present, ended) = self.recorded.take_unwritten(everything);
+        let everything = everything || self.lacks_everything;
+        let (fresh, ended) = self.recorded.take_unwritten();
         let now_ms = self.clock.now_ms();
-        let stale = f64::from_bits(STALENESS_MARKER_BITS);
-        let samples =
-            ended.iter().map(|labels| (labels, stale)).chain(present.iter().map(|labels| (labels, 1.0)));
-        let samples: Vec<(&Labels, f64)> = samples.collect();
-        for part in samples.chunks(SERIES_PER_WRITE) {
+        let mut left = samples(&self.recorded, (!everything).then_some(&fresh), &ended).peekable();
+        while left.peek().is_some() {
             let mut batch = WriteBatch::default();
-            for (labels, value) in part {
-                batch.push((*labels).clone(), Some(now_ms), *value);
+            for (labels, value) in left.by_ref().take(SERIES_PER_WRITE) {
+                batch.push(labels, Some(now_ms), value);
             }
             if let Err(error) = self.store.append(&self.context, batch, now_ms, OutOfOrder::Window).await {
+                drop(left);
                 if !self.write_fails {
                     warn!(%error, "who owns which pods could not be written; it will be tried again");
                 }
                 self.write_fails = true;
-                self.recorded.not_written(present, ended);
+                self.lacks_everything = everything;
+                self.recorded.not_written(fresh, ended);
                 return;
             }
         }
-        self.write_fails = false;
+        (self.write_fails, self.lacks_everything) = (false, false);
+    }
+}
+
+/// The ends of series, and the fresh ones or, without those, all that are there.
+fn samples<'s>(
+    recorded: &'s Recorded,
+    fresh: Option<&'s HashSet<Labels>>,
+    ended: &'s HashSet<Labels>,
+) -> Box<dyn Iterator<Item = (Labels, f64)> + Send + 's> {
+    let ended = ended.iter().map(|labels| (labels.clone(), f64::from_bits(STALENESS_MARKER_BITS)));
+    match fresh {
+        Some(fresh) => Box::new(ended.chain(fresh.iter().map(|labels| (labels.clone(), 1.0)))),
+        None => Box::new(ended.chain(recorded.present().map(|labels| (labels, 1.0)))),
     }
 }
 

@@ -1,11 +1,12 @@
 //! What there is, in series, and what of it is still to be written.
 
+use super::facts::{Facts, Shared};
 use super::{Change, Metadata, Said};
 use crate::kubernetes::pod::Pod;
 use crate::kubernetes::pod_states::PodStates;
 use crate::kubernetes::scaled_pods::{ScaledPod, kept_label};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use lookback_storage::{Labels, METRIC_NAME_LABEL};
+use lookback_storage::Labels;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -29,7 +30,8 @@ pub(super) enum Watched {
 /// What there is, by object.
 #[derive(Debug, Default)]
 pub(super) struct Recorded {
-    objects: BTreeMap<(Watched, String), Vec<Labels>>,
+    objects: BTreeMap<(Watched, String), Facts>,
+    shared: Shared,
     /// What a list that is being read has named so far.
     listing: BTreeMap<Watched, BTreeSet<String>>,
     fresh: HashSet<Labels>,
@@ -74,7 +76,7 @@ impl Recorded {
         }
     }
 
-    fn put(&mut self, watched: Watched, key: String, Said { series, pod }: Said) {
+    fn put(&mut self, watched: Watched, key: String, Said { facts, pod }: Said) {
         if let (Watched::Pods, Some((namespace, name))) = (watched, key.split_once('/')) {
             match pod.filter(|_| self.objects.len() < OBJECTS_MAX) {
                 Some(pod) => self.pods.put(namespace, pod),
@@ -82,66 +84,71 @@ impl Recorded {
             }
         }
         let of_object = (watched, key);
+        if !facts.is_empty() && self.objects.get(&of_object) == Some(&facts) {
+            return;
+        }
         let before = self.objects.remove(&of_object).unwrap_or_default();
-        for labels in before.iter().filter(|labels| !series.contains(labels)) {
+        let (was, is): (Vec<Labels>, Vec<Labels>) = (before.series().collect(), facts.series().collect());
+        self.shared.release(before);
+        for labels in was.iter().filter(|labels| !is.contains(labels)) {
             self.fresh.remove(labels);
             if self.ended.len() < ENDED_MAX {
                 self.ended.insert(labels.clone());
             }
         }
-        if series.is_empty() || self.objects.len() >= OBJECTS_MAX {
+        if is.is_empty() || self.objects.len() >= OBJECTS_MAX {
             return;
         }
-        for labels in series.iter().filter(|labels| !before.contains(labels)) {
-            self.ended.remove(labels);
-            self.fresh.insert(labels.clone());
+        for labels in is.into_iter().filter(|labels| !was.contains(labels)) {
+            self.ended.remove(&labels);
+            self.fresh.insert(labels);
         }
-        self.objects.insert(of_object, series);
+        let facts = self.shared.share(facts);
+        self.objects.insert(of_object, facts);
     }
 
-    /// Series that are there, the changed ones or all, and series that have ended. They count as written.
-    pub(super) fn take_unwritten(&mut self, everything: bool) -> (Vec<Labels>, Vec<Labels>) {
-        let fresh = std::mem::take(&mut self.fresh);
-        let present = if everything {
-            self.objects.values().flatten().cloned().collect()
-        } else {
-            fresh.into_iter().collect()
-        };
-        (present, std::mem::take(&mut self.ended).into_iter().collect())
+    /// All series that are there.
+    pub(super) fn present(&self) -> impl Iterator<Item = Labels> {
+        self.objects.values().flat_map(Facts::series)
+    }
+
+    /// Series that are there since the last call, and series that have ended. They count as written.
+    pub(super) fn take_unwritten(&mut self) -> (HashSet<Labels>, HashSet<Labels>) {
+        (std::mem::take(&mut self.fresh), std::mem::take(&mut self.ended))
     }
 
     /// These could not be written: the next write has them again.
-    pub(super) fn not_written(&mut self, present: Vec<Labels>, ended: Vec<Labels>) {
-        self.fresh.extend(present);
+    pub(super) fn not_written(&mut self, fresh: HashSet<Labels>, ended: HashSet<Labels>) {
+        self.fresh.extend(fresh);
         self.ended.extend(ended);
     }
 }
 
 /// What a pod says.
 pub(super) fn of_pod(pod: &Pod) -> Said {
-    Said { series: series_of_pod(pod), pod: Some(ScaledPod::of(pod)) }
+    Said { facts: facts_of_pod(pod), pod: Some(ScaledPod::of(pod)) }
 }
 
-fn series_of_pod(pod: &Pod) -> Vec<Labels> {
+fn facts_of_pod(pod: &Pod) -> Facts {
     let meta = &pod.metadata;
-    let identity = [("pod", meta.name.clone()), ("uid", meta.uid.clone())];
-    let mut series = Vec::from_iter(owner("kube_pod_owner", meta, &identity));
+    let mut facts = Facts::of([("pod", &meta.name), ("uid", &meta.uid)]);
+    add_owner("kube_pod_owner", meta, &mut facts);
     if let Some(phase) = pod.status.as_ref().and_then(|status| status.phase.clone()) {
-        series.extend(labels("kube_pod_status_phase", meta, &identity, [("phase".to_owned(), phase)]));
+        facts.add("kube_pod_status_phase", meta, [("phase".to_owned(), phase)]);
     }
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     if let Some(ready) = conditions.into_iter().find(|condition| condition.type_ == "Ready") {
         let condition = [("condition".to_owned(), ready.status.to_lowercase())];
-        series.extend(labels("kube_pod_status_ready", meta, &identity, condition));
+        facts.add("kube_pod_status_ready", meta, condition);
     }
     if meta.deletion_timestamp.is_some() {
-        series.extend(labels("lookback_pod_terminating", meta, &identity, []));
+        facts.add("lookback_pod_terminating", meta, []);
     }
     // Two labels can come to the same name: one of them stands.
     let own: BTreeMap<String, String> =
         meta.labels.iter().flatten().take(POD_LABELS_MAX).map(label).collect();
-    series.extend(labels("kube_pod_labels", meta, &identity, own));
-    series
+    facts.add("kube_pod_labels", meta, own);
+    facts
 }
 
 /// What a ReplicaSet says.
@@ -154,39 +161,28 @@ pub(super) fn of_job(object: &Metadata) -> Said {
     of_owner("kube_job_owner", "job_name", object)
 }
 
-fn of_owner(name: &str, label: &str, object: &Metadata) -> Said {
+fn of_owner(name: &str, label: &'static str, object: &Metadata) -> Said {
     let meta = &object.metadata;
-    let series = owner(name, meta, &[(label, meta.name.clone())]).into_iter().collect();
-    Said { series, pod: None }
+    let mut facts = Facts::of([(label, &meta.name)]);
+    add_owner(name, meta, &mut facts);
+    Said { facts, pod: None }
 }
 
-/// The series that says who controls an object; none where nothing does.
-fn owner(name: &str, meta: &ObjectMeta, identity: &[(&str, Option<String>)]) -> Option<Labels> {
+/// Adds the series that says who controls an object; none where nothing does.
+fn add_owner(name: &str, meta: &ObjectMeta, facts: &mut Facts) {
     let owners = || meta.owner_references.iter().flatten();
-    let controller = owners().find(|owner| owner.controller == Some(true)).or_else(|| owners().next())?;
-    let more = [
-        ("owner_kind".to_owned(), controller.kind.clone()),
-        ("owner_name".to_owned(), controller.name.clone()),
-        ("owner_is_controller".to_owned(), controller.controller.unwrap_or(false).to_string()),
-    ];
-    labels(name, meta, identity, more)
+    let controller = owners().find(|owner| owner.controller == Some(true)).or_else(|| owners().next());
+    if let Some(controller) = controller {
+        let more = [
+            ("owner_kind".to_owned(), controller.kind.clone()),
+            ("owner_name".to_owned(), controller.name.clone()),
+            ("owner_is_controller".to_owned(), controller.controller.unwrap_or(false).to_string()),
+        ];
+        facts.add(name, meta, more);
+    }
 }
 
 /// A label of a pod, named as kube-state-metrics does.
 fn label((name, value): (&String, &String)) -> (String, String) {
     (kept_label(name), value.clone())
-}
-
-/// A label set; none where it can't be one.
-fn labels(
-    name: &str,
-    meta: &ObjectMeta,
-    identity: &[(&str, Option<String>)],
-    more: impl IntoIterator<Item = (String, String)>,
-) -> Option<Labels> {
-    let named = [(METRIC_NAME_LABEL.to_owned(), name.to_owned())];
-    let namespace = meta.namespace.clone().map(|namespace| ("namespace".to_owned(), namespace));
-    let identity = identity.iter().filter_map(|(label, value)| Some(((*label).to_owned(), value.clone()?)));
-    let pairs = named.into_iter().chain(namespace).chain(identity).chain(more);
-    Labels::new(pairs.filter(|(_, value)| !value.is_empty())).ok()
 }

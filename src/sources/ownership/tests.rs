@@ -47,8 +47,8 @@ fn applied(pod: &Pod) -> Change {
     Change::Applied(Watched::Pods, key_of(pod), of_pod(pod))
 }
 
-fn told(series: &[Labels]) -> Vec<String> {
-    let mut told: Vec<String> = series.iter().map(ToString::to_string).collect();
+fn told<'l>(series: impl IntoIterator<Item = &'l Labels>) -> Vec<String> {
+    let mut told: Vec<String> = series.into_iter().map(ToString::to_string).collect();
     told.sort();
     told
 }
@@ -57,7 +57,7 @@ fn told(series: &[Labels]) -> Vec<String> {
 fn an_object_is_series_until_it_says_something_else_or_goes() {
     let mut recorded = Recorded::default();
     recorded.take(applied(&pod("a", "web-1", "Pending")));
-    let (present, ended) = recorded.take_unwritten(false);
+    let (present, ended) = recorded.take_unwritten();
     let present = told(&present);
     assert!(
         present[0].starts_with("kube_pod_labels")
@@ -65,16 +65,15 @@ fn an_object_is_series_until_it_says_something_else_or_goes() {
     );
     assert!(present[1].starts_with("kube_pod_owner") && present[1].contains(r#"owner_name="web-1""#));
     assert!(present[2].starts_with("kube_pod_status_phase") && present[2].contains(r#"phase="Pending""#));
-    assert!(ended.is_empty() && recorded.take_unwritten(false).0.is_empty());
+    assert!(ended.is_empty() && recorded.take_unwritten().0.is_empty());
 
     recorded.take(applied(&pod("a", "web-1", "Running")));
-    let (present, ended) = recorded.take_unwritten(false);
+    let (present, ended) = recorded.take_unwritten();
     assert!(told(&present)[0].contains("Running") && told(&ended)[0].contains("Pending"));
-    assert_eq!((present.len(), ended.len(), recorded.take_unwritten(true).0.len()), (1, 1, 3));
+    assert_eq!((present.len(), ended.len(), recorded.present().count()), (1, 1, 3));
 
     recorded.take(Change::Gone(Watched::Pods, "shop/a".to_owned()));
-    let (present, ended) = recorded.take_unwritten(true);
-    assert_eq!((present.len(), ended.len()), (0, 3));
+    assert_eq!((recorded.present().count(), recorded.take_unwritten().1.len()), (0, 3));
 }
 
 #[test]
@@ -84,13 +83,13 @@ fn what_a_new_list_does_not_name_is_gone_and_nothing_else_is() {
         recorded.take(applied(&pod(name, "web-1", "Running")));
     }
     recorded.take(replica_set("web-1"));
-    recorded.take_unwritten(true);
+    recorded.take_unwritten();
     recorded.take(Change::Relisting(Watched::Pods));
     recorded.take(applied(&pod("b", "web-1", "Running")));
     recorded.take(Change::Relisted(Watched::Pods));
-    let (present, ended) = recorded.take_unwritten(false);
+    let (present, ended) = recorded.take_unwritten();
     assert!(present.is_empty() && ended.len() == 3 && told(&ended).iter().all(|s| s.contains(r#"pod="a""#)));
-    assert_eq!(recorded.take_unwritten(true).0.len(), 4);
+    assert_eq!(recorded.present().count(), 4);
 }
 
 #[test]
@@ -121,9 +120,9 @@ fn how_pods_are_is_told_once_all_are_listed_and_until_they_go() {
 fn what_could_not_be_written_is_written_with_the_next() {
     let mut recorded = Recorded::default();
     recorded.take(applied(&pod("a", "web-1", "Running")));
-    let (present, ended) = recorded.take_unwritten(false);
+    let (present, ended) = recorded.take_unwritten();
     recorded.not_written(present, ended);
-    assert_eq!(recorded.take_unwritten(false).0.len(), 3);
+    assert_eq!(recorded.take_unwritten().0.len(), 3);
 }
 
 /// Three sets of pods in two weeks, each gone before the next.
@@ -137,6 +136,7 @@ async fn a_workloads_history_is_found_after_three_rollouts() {
         context: server.context(),
         recorded: Recorded::default(),
         write_fails: false,
+        lacks_everything: false,
     };
     let start_ms = NOW_MS - 13 * DAY_MS;
     for day in 0..14_i64 {

@@ -27,8 +27,10 @@ use std::fmt::Write;
 const LOOK_BACK_MS: i64 = 300_000;
 /// For how long an autoscaler may weigh what it asked for: Kubernetes' bound on stabilization windows.
 const STABILIZATION_MS_MAX: i64 = 3_600_000;
-/// Most samples that are read.
+/// Most samples that are read of an autoscaler.
 const SAMPLES_MAX: usize = 500_000;
+/// Most that are read of its target's pods: an hour of 3,000 pods.
+const POD_SAMPLES_MAX: usize = 2_000_000;
 
 /// The explanation, as a text; `None`: nothing is remembered of this autoscaler at that time.
 ///
@@ -54,7 +56,7 @@ pub async fn explain(
     let span = (at_ms.saturating_sub(weighed_ms.max(LOOK_BACK_MS)), at_ms);
     let pods = match moment.target() {
         Some((kind, target)) => {
-            History::read(store, context, (namespace, kind, target), span, SAMPLES_MAX).await?
+            History::read(store, context, (namespace, kind, target), span, POD_SAMPLES_MAX).await?
         }
         None => None,
     };

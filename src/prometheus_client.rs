@@ -38,7 +38,7 @@ pub use settings::{At, Credentials, ServerSettings, ServerUrl, TlsFiles, Verb, p
 pub use transport::{Call, Streaming};
 pub use write::{WriteError, decode_write_request, write_request};
 
-use crate::text::start_of;
+use crate::text::first_chars;
 use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
@@ -227,9 +227,16 @@ pub fn seconds(ms: i64) -> String {
     format!("{sign}{}.{:03}", ms.unsigned_abs() / 1_000, ms.unsigned_abs() % 1_000)
 }
 
+/// How much is kept of what a server says of why, in characters: what matters often stands behind a long beginning.
+const REASON_CHARS_MAX: usize = 500;
+
 /// What a server says of why, short enough for a message.
 fn told(body: &[u8]) -> String {
-    start_of(String::from_utf8_lossy(body).trim())
+    reason(&String::from_utf8_lossy(body))
+}
+
+fn reason(text: &str) -> String {
+    first_chars(text.trim(), REASON_CHARS_MAX)
 }
 
 /// The parsers of answers over any bytes, for fuzzing.

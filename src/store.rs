@@ -209,6 +209,9 @@ pub enum StoreError {
     /// The answer would be larger than the limit.
     #[error("{0}")]
     TooLarge(String),
+    /// The engine elsewhere refuses the question for a limit of its own, or answers more than can be read of it at once.
+    #[error("{0}")]
+    BeyondEngine(String),
     /// A resampled answer would have more points than were asked for.
     #[error(
         "the answer has more than {points_max} points: ask for fewer series, a longer step or a shorter time"

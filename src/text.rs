@@ -5,7 +5,13 @@ use percent_encoding::percent_decode_str;
 /// The beginning of a text, short enough for an error message.
 #[must_use]
 pub fn start_of(text: &str) -> String {
-    text.chars().take(64).collect()
+    first_chars(text, 64)
+}
+
+/// So many characters of a text, or all of it.
+#[must_use]
+pub fn first_chars(text: &str, chars_max: usize) -> String {
+    text.chars().take(chars_max).collect()
 }
 
 /// A name or value of a query string or a form, with `+` and percent signs resolved; `None`: it is

@@ -37,7 +37,12 @@ enum Answer {
     Lines,
     /// A query's JSON.
     Json,
+    /// Nothing: it refuses every question as Cortex does one that is beyond a tenant's limit.
+    Refusal,
 }
+
+/// What Cortex says then.
+const BEYOND_LIMIT: &str = "the query time range exceeds the limit (query length: 168h5m0s, limit: 12h0m0s)";
 
 /// A real HTTP server that answers so, and how many bytes it has sent.
 struct Engine {
@@ -161,7 +166,7 @@ async fn remote_read(State(engine): State<Arc<Engine>>, body: Bytes) -> Response
     const STREAMED: &str = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
     let question = snap::raw::Decoder::new().decompress_vec(&body).unwrap();
     match engine.answer {
-        Answer::Series | Answer::Chunks if is_probe(&question) => {
+        Answer::Series | Answer::Chunks | Answer::Refusal if is_probe(&question) => {
             let nothing = snap::raw::Encoder::new().compress_vec(b"").unwrap();
             ([(header::CONTENT_TYPE, "application/x-protobuf")], nothing).into_response()
         }
@@ -177,6 +182,7 @@ async fn remote_read(State(engine): State<Arc<Engine>>, body: Bytes) -> Response
             let whole = frame(0, &vec![chunk(u16::MAX); 50]);
             endless(&engine, STREAMED, Vec::new(), move |_| whole.clone())
         }
+        Answer::Refusal => (StatusCode::BAD_REQUEST, BEYOND_LIMIT).into_response(),
         _ => StatusCode::NOT_FOUND.into_response(),
     }
 }
@@ -285,5 +291,26 @@ fn far_too_many_latest_values_are_refused_and_take_bounded_memory() {
         // What came in here is answered all the same, and what is taken goes back.
         assert_eq!(push(&server, "web-0", 7), 200);
         assert_eq!(latest(&server, "web-0"), "7");
+    }
+}
+
+#[test]
+fn a_limit_of_the_engine_is_told_in_its_own_words() {
+    let (_, address) = start(Answer::Refusal);
+    let data = tempfile::tempdir().unwrap();
+    let url = format!("http://{address}");
+    let server =
+        Server::start(data.path(), &["--store=prometheus", "--store-url", &url, "--log-level=error"]);
+    let (end_s, start_s) = (now_ms() / 1_000, now_ms() / 1_000 - 604_800);
+    let range = format!("workload=web&namespace=default&metric=cpu&step=1h&start={start_s}&end={end_s}");
+    for asked in [
+        "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/load".to_owned(),
+        "/api/v1/query?query=avg_over_time(load%5B7d%5D)".to_owned(),
+        format!("/api/v1/query_range?query=load&start={start_s}&end={end_s}&step=3600"),
+        format!("/api/v1/metrics?{range}"),
+    ] {
+        let reply = server.get(&asked);
+        assert_eq!(reply.status, 422, "{asked}: {}", reply.text());
+        assert!(reply.text().contains(BEYOND_LIMIT), "{asked}: {}", reply.text());
     }
 }

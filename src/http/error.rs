@@ -139,7 +139,9 @@ impl From<StoreError> for ApiError {
             StoreError::OutOfScope { .. } => StatusCode::FORBIDDEN,
             StoreError::NoSpace(_) => StatusCode::INSUFFICIENT_STORAGE,
             StoreError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            StoreError::TooLarge(_) | StoreError::TooManyPoints { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            StoreError::TooLarge(_) | StoreError::BeyondEngine(_) | StoreError::TooManyPoints { .. } => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             StoreError::DeadlineExceeded(_) => StatusCode::GATEWAY_TIMEOUT,
             StoreError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

@@ -4,7 +4,7 @@ use super::answer::{Answer, Envelope};
 use super::error::{ClientError, SettingsError};
 use super::settings::{At, ServerSettings};
 use super::trust::client_config;
-use super::{form, told};
+use super::{form, reason, told};
 use arc_swap::ArcSwap;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use bytes::{Bytes, BytesMut};
@@ -121,7 +121,7 @@ impl Transport {
                     Ok(Answer { data, warnings, is_partial })
                 }
                 _ => {
-                    let reason = envelope.error.unwrap_or_else(|| told(&body));
+                    let reason = envelope.error.map_or_else(|| told(&body), |error| reason(&error));
                     Err(self.refused(status, envelope.error_type, reason, retry_after))
                 }
             }

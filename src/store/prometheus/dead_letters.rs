@@ -1,7 +1,7 @@
 //! Samples that the engine refused for good: kept in a file of JSON lines, shown and sent again by
 //! `lookback outbox`.
 
-use crate::text::start_of;
+use crate::text::first_chars;
 use lookback_storage::{Labels, Sample};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -14,6 +14,9 @@ const FILE: &str = "dead-letter.jsonl";
 const OLDER_FILE: &str = "dead-letter.1.jsonl";
 /// Largest file, in bytes. The one before it is kept as well; what was in that goes.
 const FILE_BYTES_MAX: u64 = 32 << 20;
+
+/// How much is kept of what the engine said, in characters.
+const REASON_CHARS_MAX: usize = 200;
 
 /// A series with samples that the engine refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,7 +41,7 @@ impl DeadLetter {
         Self {
             refused_ms,
             status,
-            reason: start_of(reason),
+            reason: first_chars(reason, REASON_CHARS_MAX),
             series: labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             samples: samples.iter().map(|sample| (sample.timestamp_ms, sample.value.to_bits())).collect(),
         }

@@ -296,9 +296,9 @@ pub(super) fn complete<T>(
 pub(super) fn failed(error: ClientError, timeout: Duration) -> StoreError {
     match &error {
         ClientError::Timeout { after, .. } if *after >= timeout => StoreError::DeadlineExceeded(timeout),
-        ClientError::TooLarge { .. } => StoreError::TooLarge(error.to_string()),
+        ClientError::TooLarge { .. } => StoreError::BeyondEngine(error.to_string()),
         ClientError::Refused { status, reason, .. } if is_beyond_a_limit(*status, reason) => {
-            StoreError::TooLarge(error.to_string())
+            StoreError::BeyondEngine(error.to_string())
         }
         _ => StoreError::Unavailable(error.to_string()),
     }
@@ -337,7 +337,7 @@ mod tests {
             (400, "the number of matching timeseries exceeds 300000"),
         ] {
             let error = failed(refused(status, reason), Duration::ZERO);
-            assert!(matches!(&error, StoreError::TooLarge(told) if told.contains(reason)), "{error}");
+            assert!(matches!(&error, StoreError::BeyondEngine(told) if told.contains(reason)), "{error}");
         }
         for (status, reason) in
             [(503, "limit"), (400, "at least 1 healthy replica required, could only find 0")]

@@ -53,7 +53,7 @@ impl Delivery {
         for attempt in 0..LOOK_UPS_MAX {
             match self.missing(vec![(labels.clone(), samples.to_vec())]).await {
                 Ok(missing) => return Ok(missing.into_iter().flat_map(|(_, samples)| samples).collect()),
-                Err(StoreError::TooLarge(_)) => break,
+                Err(StoreError::TooLarge(_) | StoreError::BeyondEngine(_)) => break,
                 Err(error) => {
                     tracing::warn!(%error, "the engine does not tell what it holds");
                     self.pause(attempt, None).await?;

@@ -52,6 +52,8 @@ pub(crate) struct Rotated {
     pub(crate) first_seq: u64,
     /// Bytes of the groups in older generations that are not known to be sealed.
     pub(crate) older_bytes: u64,
+    /// The oldest time of samples that have come since the rotation before.
+    pub(crate) oldest_ms: Option<i64>,
 }
 
 /// Samples to append, their series looked up.
@@ -281,10 +283,11 @@ impl Committer {
         }
         let created: HashSet<u32> = created.iter().map(|series| series.id).collect();
         let mut credited = HashSet::new();
-        let mut added = 0;
+        let (mut added, mut oldest_ms) = (0, i64::MAX);
         for one in &mut *pending {
             for (at, sample) in &one.admitted {
                 let series = &one.append.series[*at];
+                oldest_ms = oldest_ms.min(sample.timestamp_ms);
                 match series.insert(*sample) {
                     Inserted::Added => {
                         one.report.accepted += 1;
@@ -299,6 +302,7 @@ impl Committer {
             }
         }
         self.state.counters.head_samples.fetch_add(added, Ordering::Relaxed);
+        self.state.counters.head_oldest_ms.note(oldest_ms);
         if self.state.undurable.len() > 0 {
             self.settle(pending);
         }
@@ -348,6 +352,7 @@ impl Committer {
             generation: self.log.generation(),
             first_seq: self.log.next_seq(),
             older_bytes: self.state.counters.log_bytes.load(Ordering::Relaxed),
+            oldest_ms: self.state.counters.head_oldest_ms.take(),
         })
     }
 

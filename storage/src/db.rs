@@ -139,6 +139,7 @@ impl Db {
             maintenance: Mutex::new(MaintenanceState {
                 next_block,
                 seal_soon,
+                groups_since: None,
                 ..MaintenanceState::default()
             }),
             committer: Some(committer),

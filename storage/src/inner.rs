@@ -43,6 +43,8 @@ pub(crate) struct MaintenanceState {
     /// log is only in memory until then.
     pub(crate) seal_soon: bool,
     pub(crate) last_seal_ms: Option<i64>,
+    /// Log groups at the last look, and since when there have been no more.
+    pub(crate) groups_since: Option<(u64, i64)>,
     pub(crate) quiet: Quiet,
     /// When partitions were last rolled up.
     pub(crate) rolled_up_ms: BTreeMap<i64, i64>,

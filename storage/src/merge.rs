@@ -20,9 +20,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// How long nothing must have come to a partition whose time is over before it is settled.
-const SETTLE_AFTER_MS: i64 = 30_000;
+pub(crate) const SETTLE_AFTER_MS: i64 = 30_000;
 /// How long, if what has come late is little.
-const SETTLE_LITTLE_AFTER_MS: i64 = 600_000;
+pub(crate) const SETTLE_LITTLE_AFTER_MS: i64 = 600_000;
 /// What is less than this part of the settled block is little.
 const LITTLE_PART: u64 = 8;
 /// Smaller blocks are all of one size.
@@ -85,9 +85,7 @@ impl Inner {
         let unmergeable = self.state.unmergeable.lock();
         blocks.retain(|block| !unmergeable.contains(&block.record().id));
         drop(unmergeable);
-        let end_ms = key.1.saturating_add(self.state.partition_ms);
-        let over = end_ms.saturating_add(self.state.options.out_of_order_window_ms) <= now_ms;
-        if over && self.should_settle(&blocks, quiet_ms) {
+        if self.state.is_over(key.1, now_ms) && self.should_settle(&blocks, quiet_ms) {
             return Some(Job { key, blocks, stage: Stage::Settled });
         }
         let mut tiers: BTreeMap<u32, Vec<Arc<Block>>> = BTreeMap::new();

@@ -33,7 +33,8 @@ impl Inner {
         self.renew_doubtful_index()?;
         let (done, answer) = crossbeam::channel::bounded(1);
         self.send(Command::Rotate { done })?;
-        let Rotated { generation, first_seq, older_bytes } = answer.recv().map_err(|_| Error::Closed)??;
+        let Rotated { generation, first_seq, older_bytes, oldest_ms } =
+            answer.recv().map_err(|_| Error::Closed)??;
         let series = self.state.registry.all();
         let mut written = Vec::new();
         let sealed = self
@@ -50,6 +51,7 @@ impl Inner {
             Err(error) => {
                 let merged = series.iter().map(|series| series.abandon_seal()).sum();
                 self.state.count_gone_from_head(merged);
+                oldest_ms.inspect(|oldest_ms| self.state.counters.head_oldest_ms.note(*oldest_ms));
                 return Err(error);
             }
         }

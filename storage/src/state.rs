@@ -20,7 +20,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 /// The state in memory. The committer and maintenance change it, readers read it.
 pub(crate) struct State {
@@ -77,13 +77,39 @@ pub(crate) struct Damage {
     pub(crate) lost_groups: AtomicU64,
 }
 
-/// Numbers for statistics.
+/// The earliest of times; `None` before there is one.
+pub(crate) struct Earliest(AtomicI64);
+
+impl Default for Earliest {
+    fn default() -> Self {
+        Self(AtomicI64::new(i64::MAX))
+    }
+}
+
+impl Earliest {
+    pub(crate) fn note(&self, time_ms: i64) {
+        self.0.fetch_min(time_ms, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> Option<i64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|time_ms| *time_ms != i64::MAX)
+    }
+
+    /// As if there had been none; answers what it was.
+    pub(crate) fn take(&self) -> Option<i64> {
+        Some(self.0.swap(i64::MAX, Ordering::Relaxed)).filter(|time_ms| *time_ms != i64::MAX)
+    }
+}
+
+/// Numbers for statistics, and for what is due.
 #[derive(Default)]
 pub(crate) struct Counters {
     /// Changes whenever the set of visible series does.
     pub(crate) series_generation: AtomicU64,
     /// Samples in memory, not yet in a published block.
     pub(crate) head_samples: AtomicU64,
+    /// The oldest time of samples that have come into memory since the last seal began.
+    pub(crate) head_oldest_ms: Earliest,
     /// Bytes of log groups since the last seal.
     pub(crate) log_bytes: AtomicU64,
     /// Log groups made durable since the start.
@@ -152,6 +178,7 @@ impl State {
     /// Puts a durable sample where readers find it.
     pub(crate) fn insert(&self, series: &Series, sample: Sample) -> Inserted {
         let inserted = series.insert(sample);
+        self.counters.head_oldest_ms.note(sample.timestamp_ms);
         if inserted == Inserted::Added {
             self.counters.head_samples.fetch_add(1, Ordering::Relaxed);
         }
@@ -166,6 +193,12 @@ impl State {
     /// The series of this label set; made if need be.
     pub(crate) fn resolve(&self, labels: &Labels) -> Arc<Series> {
         self.registry.get_or_create(labels)
+    }
+
+    /// Whether the time of the partition that begins there is over, for what comes late too.
+    pub(crate) fn is_over(&self, partition_start_ms: i64, now_ms: i64) -> bool {
+        let end_ms = partition_start_ms.saturating_add(self.partition_ms);
+        end_ms.saturating_add(self.options.out_of_order_window_ms) <= now_ms
     }
 
     /// Where the partition that holds this time begins.

@@ -72,3 +72,28 @@ fn a_window_rolls_on_disk_in_memory_and_in_the_index() {
     write(&db, "short-lived", now_ms + 1);
     assert_eq!(db.latest(Selection { matchers: &matchers, visible: None }).len(), 1);
 }
+
+#[test]
+fn what_is_over_and_quiet_is_sealed_before_its_time() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let db =
+        Db::open(dir.path(), Options { partition_ms: HOUR_MS, ..Options::default() }, Uuid::from_u128(1));
+    let db = db.expect("opens");
+    let sealed = |now_ms| db.maintain(now_ms).expect("maintained").sealed;
+    // The partition ends after an hour, and another hour later nothing late is let in.
+    write(&db, "a", START_MS);
+    for minutes in [0, 30, 119] {
+        assert!(!sealed(START_MS + minutes * 60_000), "{minutes}");
+    }
+    let over_ms = START_MS + 2 * HOUR_MS;
+    let mut batch = WriteBatch::default();
+    let labels = Labels::new([("__name__", "m"), ("pod", "b")]).expect("valid");
+    batch.push(labels, Some(START_MS), 1.0);
+    db.append_wait(batch, over_ms - 1, OutOfOrder::Window).expect("appended");
+    // Something has just come.
+    assert!(!db.maintain(over_ms - 1).expect("maintained").sealed);
+    assert!(!sealed(over_ms - 1));
+    assert!(sealed(over_ms + 30_000));
+    assert_eq!((db.stats().blocks, db.stats().head_samples), (1, 0));
+    assert!(!sealed(over_ms + 60_000), "nothing is left");
+}

@@ -200,6 +200,9 @@ fn describe(pairs: &[RawLabel<'_>]) -> String {
 }
 
 fn decode_label(message: &[u8]) -> Result<RawLabel<'_>, ProtobufError> {
+    if let Some(label) = plain_label(message) {
+        return Ok(label);
+    }
     let (mut name, mut value) = (&[][..], &[][..]);
     let mut fields = Fields::new(message);
     while let Some(field) = fields.next_field()? {
@@ -212,8 +215,31 @@ fn decode_label(message: &[u8]) -> Result<RawLabel<'_>, ProtobufError> {
     Ok((name, value))
 }
 
+/// A `Label` as nearly all are sent: a short name, and then a short value.
+fn plain_label(message: &[u8]) -> Option<RawLabel<'_>> {
+    let [0x0a, name_bytes @ ..0x80, rest @ ..] = message else { return None };
+    let (name, rest) = rest.split_at_checked(usize::from(*name_bytes))?;
+    let [0x12, value_bytes @ ..0x80, value @ ..] = rest else { return None };
+    (value.len() == usize::from(*value_bytes)).then_some((name, value))
+}
+
+/// A `Sample` as nearly all are sent: the value, and then a time that is not negative.
+fn plain_sample(message: &[u8]) -> Option<(i64, f64)> {
+    let (value, time) = message.strip_prefix(&[0x09])?.split_first_chunk()?;
+    let time = time.strip_prefix(&[0x10]).filter(|time| time.len() <= 9)?;
+    let (last, more) = time.split_last()?;
+    if last & 0x80 != 0 || more.iter().any(|byte| byte & 0x80 == 0) {
+        return None;
+    }
+    let time = time.iter().rev().fold(0, |number, byte| number << 7 | u64::from(byte & 0x7f));
+    Some((time.cast_signed(), f64::from_le_bytes(*value)))
+}
+
 /// A `Sample`, which is the same in 2.0.
 pub(super) fn decode_sample(message: &[u8]) -> Result<(i64, f64), ProtobufError> {
+    if let Some(sample) = plain_sample(message) {
+        return Ok(sample);
+    }
     let (mut timestamp_ms, mut value) = (0, 0.0);
     let mut fields = Fields::new(message);
     while let Some(field) = fields.next_field()? {
@@ -372,7 +398,7 @@ mod tests {
         #[test]
         fn what_prost_encodes_is_decoded_bit_for_bit(
             all in proptest::collection::vec(
-                (".{1,8}", proptest::collection::vec((any::<i64>(), any::<u64>()), 0..5)), 0..6)
+                (".{1,8}", proptest::collection::vec((prop_oneof![any::<i64>(), -2..1i64 << 42], any::<u64>()), 0..5)), 0..6)
         ) {
             let mut sent = Vec::new();
             let mut expected = Vec::new();

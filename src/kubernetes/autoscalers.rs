@@ -281,7 +281,7 @@ impl Answers {
     }
 }
 
-/// Whether the last time was a while ago; then it is now. Past [`QUESTIONS_MAX`] all times are forgotten.
+/// Whether the last time was a while ago; then it is now. Past a bound all times are forgotten.
 pub fn is_due<K: Hash + Eq>(at_ms: &mut HashMap<K, i64>, key: K, now_ms: i64, interval_ms: i64) -> bool {
     if at_ms.len() >= QUESTIONS_MAX {
         at_ms.clear();

@@ -5,7 +5,7 @@ use crate::append::{NewSample, OutOfOrder, Reject, WriteReport};
 use crate::deletes::DeleteRecord;
 use crate::error::{Error, Result};
 use crate::labels::limits::SET_BYTES_MAX;
-use crate::log::{Delete, Group, Log, SeriesDefinition};
+use crate::log::{Delete, GROUP_BYTES_MAX, Group, Log, SeriesDefinition};
 use crate::retention::Retention;
 use crate::sample::Sample;
 use crate::series::{Inserted, Series};
@@ -18,10 +18,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Most samples that are committed with one sync.
 const SAMPLES_PER_SYNC_MAX: usize = 200_000;
-/// Most samples in one log group: at most 24 bytes each.
-const SAMPLES_PER_GROUP_MAX: usize = 2_500;
+/// Most samples, or deletes, in one log group: at most 24 bytes each.
+const SAMPLES_PER_GROUP_MAX: usize = 700;
 /// Most label text in one log group, before the last set.
-const LABEL_BYTES_PER_GROUP_MAX: usize = 2 * SET_BYTES_MAX;
+const LABEL_BYTES_PER_GROUP_MAX: usize = 12 << 10;
+
+/// The log goes on in a new generation each time it has grown by this part of what makes a seal due, so that no more
+/// of it is in memory than that.
+const GENERATIONS_PER_SEAL: u64 = 4;
+
+// A group has a last set, or samples, beside other sets; lengths and numbers are the rest.
+const _: () = assert!(LABEL_BYTES_PER_GROUP_MAX + SET_BYTES_MAX + 1_500 <= GROUP_BYTES_MAX);
+const _: () = assert!(LABEL_BYTES_PER_GROUP_MAX + SAMPLES_PER_GROUP_MAX * 24 + 1_500 <= GROUP_BYTES_MAX);
 
 /// What the committer is asked to do.
 pub(crate) enum Command {
@@ -249,7 +257,8 @@ impl Committer {
         if groups.is_empty() {
             return Ok(());
         }
-        if self.log_failed {
+        let is_full = self.log.generation_bytes() >= self.state.options.seal_log_bytes / GENERATIONS_PER_SEAL;
+        if self.log_failed || (is_full && !self.log.is_empty()) {
             self.log.rotate()?;
         }
         // Until the log says otherwise, assume the worst of it.

@@ -31,6 +31,9 @@ use uuid::Uuid;
 const STORE_KEY: &[u8] = b"store";
 const CHECKPOINT_KEY: &[u8] = b"checkpoint";
 
+/// A quarter of it has room for a page of 256 keys, of which each may have the longest label value.
+const SEGMENT_BYTES: usize = 8 << 20;
+
 /// The index database of an open store.
 pub(crate) struct Index {
     disk: Disk,
@@ -103,7 +106,7 @@ pub(crate) struct Loaded {
 
 impl Trees {
     fn open(disk: &Disk, path: &Path) -> Result<Self> {
-        let database = KeyValue::open(disk, path)?;
+        let database = KeyValue::open(disk, path, SEGMENT_BYTES)?;
         Ok(Self {
             meta: database.tree("meta")?,
             series: database.tree("series")?,
@@ -400,7 +403,9 @@ pub(crate) fn make_anew(disk: &Disk, path: &Path, store: StoreRecord, whole: &Wh
         index.put_series(*id, labels.iter())?;
         postings.add(*id, labels.iter());
     }
-    postings.take_changes().iter().try_for_each(|(key, piece)| index.put_postings(key, piece))?;
+    for key in postings.take_changed() {
+        index.put_postings(&key, &postings.changed_piece(&key))?;
+    }
     let mut blocks: BTreeMap<(&str, i64), Vec<BlockRecord>> = BTreeMap::new();
     for record in &whole.blocks {
         let partition = blocks.entry((&record.class, record.partition_start_ms)).or_default();

@@ -3,8 +3,10 @@
 //! What sled 0.34 is known to do badly is dealt with here:
 //! - `flush()` ends in `sync_file_range`, which does not survive a power cut: [`KeyValue::sync`] adds
 //!   an fdatasync of the data file.
-//! - Values over a quarter of a segment become blob files, which are never synced: values are bounded
-//!   by [`VALUE_BYTES_MAX`], which keeps a page of the fullest leaf below that.
+//! - Pages over a quarter of a segment become blob files, which are never synced: values are bounded
+//!   by [`value_bytes_max`], which keeps that of the fullest leaf below that. Keys are bounded by whoever makes them.
+//! - Two or three segments of a database that is written to are in memory: each has them as small as its values allow.
+//!   They can't change later: a database that is there keeps those that it has.
 //! - A damaged database panics: every call is guarded and becomes an error that names the database.
 //! - New files are not synced into their directories: [`KeyValue::open`] does that.
 //!
@@ -19,14 +21,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The largest value that may be stored, in bytes: a leaf holds up to about 17, and a page must stay
-/// below a quarter of a segment.
-pub(crate) const VALUE_BYTES_MAX: usize = SEGMENT_BYTES / (4 * 17);
-const SEGMENT_BYTES: usize = 8 << 20;
-const CACHE_BYTES: u64 = 16 << 20;
+/// The largest value that any database may hold, in bytes: those of earlier versions have segments of 8 MiB.
+pub(crate) const VALUE_BYTES_MAX: usize = value_bytes_max(8 << 20);
+const CACHE_BYTES: u64 = 4 << 20;
 /// How often, and after which pause, a database is tried again that is not let go yet: 5 seconds in all.
 const LOCK_TRIES: u32 = 500;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// The largest value that may be stored by segments of this size, in bytes: a leaf holds up to about 17, and a page
+/// must stay below a quarter of a segment.
+pub(crate) const fn value_bytes_max(segment_bytes: usize) -> usize {
+    segment_bytes / (4 * 17)
+}
 
 /// One sled database.
 pub(crate) struct KeyValue {
@@ -34,6 +40,7 @@ pub(crate) struct KeyValue {
     path: PathBuf,
     database: sled::Db,
     data_file: File,
+    value_bytes_max: usize,
 }
 
 /// A named, ordered map in a database.
@@ -41,15 +48,17 @@ pub(crate) struct KeyValue {
 pub(crate) struct Tree {
     path: PathBuf,
     tree: sled::Tree,
+    value_bytes_max: usize,
 }
 
 impl KeyValue {
-    /// Opens the database at `path`, or makes it, durably.
-    pub(crate) fn open(disk: &Disk, path: &Path) -> Result<Self> {
+    /// Opens the database at `path`, or makes it, durably, with segments of this size.
+    pub(crate) fn open(disk: &Disk, path: &Path, segment_bytes: usize) -> Result<Self> {
         let is_new = !path.exists();
+        let segment_bytes = segment_bytes_of(path).unwrap_or(segment_bytes);
         let config = sled::Config::new()
             .path(path)
-            .segment_size(SEGMENT_BYTES)
+            .segment_size(segment_bytes)
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(None);
         // A thread of its own: what sled keeps in thread-locals is not left half-done by a panic.
@@ -61,7 +70,8 @@ impl KeyValue {
         let database = opened?;
         let data_path = path.join("db");
         let data_file = File::open(&data_path).map_err(Error::io("open", &data_path))?;
-        let this = Self { disk: disk.clone(), path: path.to_owned(), database, data_file };
+        let value_bytes_max = value_bytes_max(segment_bytes);
+        let this = Self { disk: disk.clone(), path: path.to_owned(), database, data_file, value_bytes_max };
         if is_new {
             this.sync()?;
             for part in ["conf", "db", "blobs"] {
@@ -94,7 +104,7 @@ impl KeyValue {
     /// The map of this name, made if need be.
     pub(crate) fn tree(&self, name: &str) -> Result<Tree> {
         let tree = guard(&self.path, || self.database.open_tree(name))?;
-        Ok(Tree { path: self.path.clone(), tree })
+        Ok(Tree { path: self.path.clone(), tree, value_bytes_max: self.value_bytes_max })
     }
 
     /// Makes everything written before durable: it survives a power cut.
@@ -125,7 +135,7 @@ impl KeyValue {
 impl Tree {
     /// Writes one pair; durable after the next [`KeyValue::sync`].
     pub(crate) fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        assert!(value.len() <= VALUE_BYTES_MAX, "a value of {} bytes", value.len());
+        assert!(value.len() <= self.value_bytes_max, "a value of {} bytes", value.len());
         guard(&self.path, || self.tree.insert(key, value)).map(drop)
     }
 
@@ -148,6 +158,15 @@ impl Tree {
         }
         Ok(())
     }
+}
+
+/// The size of the segments of the database at `path`, as its file `conf` has it in a line of its own; `None` where
+/// there is no database, or the file is damaged, which sled then says.
+fn segment_bytes_of(path: &Path) -> Option<usize> {
+    let conf = std::fs::read(path.join("conf")).ok()?;
+    let line = conf.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"segment_size: "))?;
+    let bytes: usize = std::str::from_utf8(line).ok()?.parse().ok()?;
+    (bytes.is_power_of_two() && (1 << 19..=1 << 24).contains(&bytes)).then_some(bytes)
 }
 
 /// Opens a database, waiting for a handle of this process that was dropped a moment ago: sled lets go
@@ -191,7 +210,7 @@ mod tests {
     fn pairs_survive_reopening_in_key_order() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("kv");
-        let open = || KeyValue::open(&Disk::default(), &path).expect("opens");
+        let open = || KeyValue::open(&Disk::default(), &path, 2 << 20).expect("opens");
         let pairs = |kv: &KeyValue| {
             let mut all = Vec::new();
             let tree = kv.tree("t").expect("a tree");
@@ -205,7 +224,7 @@ mod tests {
         let kv = open();
         let tree = kv.tree("t").expect("a tree");
         for key in [3u8, 1, 2] {
-            tree.put(&[key], &vec![key; 90_000]).expect("puts");
+            tree.put(&[key], &vec![key; 30_000]).expect("puts");
         }
         tree.remove(&[2]).expect("removes");
         kv.sync().expect("syncs");
@@ -216,16 +235,30 @@ mod tests {
     }
 
     #[test]
+    fn a_database_keeps_the_segments_with_which_it_was_made() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("kv");
+        let open = |segment_bytes| KeyValue::open(&Disk::default(), &path, segment_bytes).expect("opens");
+        let value = vec![7; VALUE_BYTES_MAX];
+        open(8 << 20).tree("t").and_then(|tree| tree.put(b"large", &value)).expect("put");
+        let again = open(2 << 20);
+        assert_eq!((again.value_bytes_max, segment_bytes_of(&path)), (VALUE_BYTES_MAX, Some(8 << 20)));
+        let tree = again.tree("t").expect("a tree");
+        assert_eq!(tree.get(b"large").expect("read"), Some(value.clone()));
+        tree.put(b"as large", &value).expect("put");
+    }
+
+    #[test]
     fn a_database_that_is_let_go_late_is_waited_for() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("kv");
-        let held = KeyValue::open(&Disk::default(), &path).expect("opens");
+        let held = KeyValue::open(&Disk::default(), &path, 2 << 20).expect("opens");
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(Duration::from_millis(200));
                 drop(held);
             });
-            KeyValue::open(&Disk::default(), &path).expect("opens once it is let go");
+            KeyValue::open(&Disk::default(), &path, 2 << 20).expect("opens once it is let go");
         });
     }
 
@@ -236,7 +269,7 @@ mod tests {
         std::fs::create_dir_all(&path).expect("made");
         std::fs::write(path.join("conf"), b"not a configuration").expect("written");
         std::fs::write(path.join("db"), b"not a database").expect("written");
-        let error = KeyValue::open(&Disk::default(), &path).map(drop).expect_err("refused");
+        let error = KeyValue::open(&Disk::default(), &path, 2 << 20).map(drop).expect_err("refused");
         assert!(error.to_string().contains("kv"), "{error}");
     }
 }

@@ -48,8 +48,8 @@
 //! | with samples in memory: a box, and 16 for each of up to 63 samples, 3 for those before | 48 and more |
 //! | index database, while it is open; at most [`Options::index_memory_max`] and 45 for each series | |
 //!
-//! Beside that sled keeps the log since the last seal in memory ([`Options::seal_log_bytes`] at most), and two
-//! buffers of 8 MiB.
+//! Beside that sled keeps the log's last generation in memory (a quarter of [`Options::seal_log_bytes`]), and two or
+//! three buffers a database: of 2 MiB for the log, of 8 MiB for the index while it is open.
 //!
 //! # Map
 //!

@@ -1,7 +1,7 @@
 //! The write-ahead log: numbered groups of changes, durable before they are acknowledged.
 //!
-//! The log lies in generations, one key-value store each. A seal begins a new generation, and once
-//! everything in the older ones is in blocks, they are removed whole. So does opening a store: a
+//! The log lies in generations, one key-value store each. A seal begins a new generation, and so does whoever
+//! appends to one that has grown enough; once everything in the older ones is in blocks, they are removed whole. So does opening a store: a
 //! generation of an earlier process is read as bytes and never opened as a database again, since sled
 //! cuts off whatever lies behind a damaged place.
 //!
@@ -24,7 +24,7 @@ pub(crate) use record::{Delete, Group, SeriesDefinition};
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::keyvalue::{KeyValue, Tree};
+use crate::keyvalue::{KeyValue, Tree, value_bytes_max};
 use crate::quarantine;
 use durable::Durable;
 use std::collections::BTreeSet;
@@ -34,6 +34,11 @@ use uuid::Uuid;
 
 /// The directory of all generations below the data directory.
 pub(crate) const LOG_DIR: &str = "log";
+
+const SEGMENT_BYTES: usize = 2 << 20;
+
+/// The longest group that may be appended, as a record: its head and its body.
+pub(crate) const GROUP_BYTES_MAX: usize = value_bytes_max(SEGMENT_BYTES);
 
 const GROUPS_TREE: &str = "groups";
 const HEAD_TREE: &str = "head";
@@ -51,6 +56,7 @@ pub(crate) struct Log {
     first_seq: u64,
     durable: Durable,
     next_seq: u64,
+    bytes: u64,
 }
 
 impl Log {
@@ -65,7 +71,7 @@ impl Log {
         let path = generation_path(dir, generation);
         // Left behind by a process that ended while making it.
         disk.remove_dir_all(&path)?;
-        let store = KeyValue::open(disk, &path)?;
+        let store = KeyValue::open(disk, &path, SEGMENT_BYTES)?;
         let groups = store.tree(GROUPS_TREE)?;
         store.tree(HEAD_TREE)?.put(MARKER_KEY, &record::encode_marker(writer))?;
         store.sync()?;
@@ -81,12 +87,19 @@ impl Log {
             first_seq,
             durable,
             next_seq: first_seq,
+            bytes: 0,
         })
     }
 
     /// The number of the next group.
     pub(crate) fn next_seq(&self) -> u64 {
         self.next_seq
+    }
+
+    /// What the groups of the generation that is being written take. Of a database that is open, sled keeps that in
+    /// memory, however small a cache it is given.
+    pub(crate) fn generation_bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Whether the generation that is being written has no group yet.
@@ -109,6 +122,7 @@ impl Log {
         self.store.sync()?;
         self.durable.note(seq)?;
         self.next_seq = seq;
+        self.bytes += bytes_written;
         Ok(bytes_written)
     }
 

@@ -27,8 +27,7 @@ pub struct Options {
     pub ahead_max_ms: i64,
     /// The time that one partition spans; fixed when the store is made. Default 1 day.
     pub partition_ms: i64,
-    /// [`Db::maintain`](crate::Db::maintain) seals once the log has grown by this much; until then sled has it
-    /// in memory. Default 16 MiB.
+    /// [`Db::maintain`](crate::Db::maintain) seals once the log has grown by this much. Default 16 MiB.
     pub seal_log_bytes: u64,
     /// [`Db::maintain`](crate::Db::maintain) seals once so many samples are in memory, 3 to 16 bytes each.
     /// Default 2.5 million.

@@ -88,11 +88,15 @@ impl Postings {
         *label.by_value.entry(key.value.clone()).or_default() |= series;
     }
 
-    /// The pieces changed since the last call, with what they are now.
-    pub(crate) fn take_changes(&mut self) -> Vec<(PostingKey, RoaringBitmap)> {
-        let changed = std::mem::take(&mut self.changed);
-        changed.iter().for_each(|key| self.trim(key));
-        changed.into_iter().map(|key| (self.piece(&key), key)).map(|(piece, key)| (key, piece)).collect()
+    /// Which pieces were changed since the last call.
+    pub(crate) fn take_changed(&mut self) -> BTreeSet<PostingKey> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// What a changed piece is now, to be stored.
+    pub(crate) fn changed_piece(&mut self, key: &PostingKey) -> RoaringBitmap {
+        self.trim(key);
+        self.piece(key)
     }
 
     /// Lets go of the room that a list of few series was given to grow: of most labels there are few, and a
@@ -107,8 +111,8 @@ impl Postings {
     }
 
     /// Counts pieces as changed again: they could not be stored.
-    pub(crate) fn put_back(&mut self, changes: Vec<(PostingKey, RoaringBitmap)>) {
-        self.changed.extend(changes.into_iter().map(|(key, _)| key));
+    pub(crate) fn put_back(&mut self, changed: BTreeSet<PostingKey>) {
+        self.changed.extend(changed);
     }
 
     fn piece(&self, key: &PostingKey) -> RoaringBitmap {
@@ -258,8 +262,8 @@ mod tests {
 
             let known = postings.all.clone();
             let mut reloaded = Postings::default();
-            for (key, piece) in postings.take_changes() {
-                reloaded.load(&key, &piece, &known);
+            for key in postings.take_changed() {
+                reloaded.load(&key, &postings.changed_piece(&key), &known);
             }
             prop_assert_eq!(reloaded.select(&matchers), expected);
             prop_assert_eq!(reloaded.names(None), postings.names(None));

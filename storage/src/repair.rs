@@ -102,7 +102,7 @@ pub(crate) fn repair(dir: &Path, options: &Options, found: Error) -> Result<Reco
     let state = Arc::new(State::new(dir, options.clone(), store.partition_ms));
     let mut postings = Postings::default();
     contents.series.iter().for_each(|(id, labels)| postings.add(*id, labels.iter()));
-    postings.take_changes();
+    postings.take_changed();
     let mut labels = LabelPool::default();
     let series = contents.series.iter().map(|(id, set)| (*id, labels.store(set))).collect();
     let loaded = Loaded { checkpoint, series, labels, postings, blocks, deletes, rollups: Vec::new() };

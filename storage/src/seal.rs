@@ -16,13 +16,12 @@ use crate::inner::Inner;
 use crate::log;
 use crate::postings::PostingKey;
 use crate::series::Series;
-use roaring::RoaringBitmap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// How many entries are put into the index before it is synced.
-const PUTS_PER_SYNC: usize = 20_000;
+const PUTS_PER_SYNC: usize = 5_000;
 
 /// Samples of a series that are set aside to be sealed.
 type Frozen = Arc<Head>;
@@ -152,14 +151,16 @@ impl Inner {
     }
 
     /// Puts series and postings, durably.
-    fn put_new(&self, series: &[Arc<Series>], postings: &[(PostingKey, RoaringBitmap)]) -> Result<()> {
+    fn put_new(&self, series: &[Arc<Series>], changed: &BTreeSet<PostingKey>) -> Result<()> {
         for (place, series) in series.iter().enumerate() {
             self.sync_now_and_then(place)?;
             self.index.put_series(series.id, series.labels.iter())?;
         }
-        for (place, (key, piece)) in postings.iter().enumerate() {
+        for (place, key) in changed.iter().enumerate() {
             self.sync_now_and_then(place)?;
-            self.index.put_postings(key, piece)?;
+            // It may name series by now that the index does not have yet, which count for nothing there.
+            let piece = self.state.postings.write().changed_piece(key);
+            self.index.put_postings(key, &piece)?;
         }
         self.index.sync()
     }
@@ -172,13 +173,13 @@ impl Inner {
     /// Stores the series and postings that the index does not have yet.
     fn index_new_series(&self) -> Result<()> {
         let new = std::mem::take(&mut *self.state.unindexed.lock());
-        let changes = self.state.postings.write().take_changes();
+        let changed = self.state.postings.write().take_changed();
         let live: Vec<Arc<Series>> = new.iter().filter(|series| !series.is_removed()).cloned().collect();
         let stored = self.catalog.lock().add(&live, &self.state.deletes());
-        let stored = stored.and_then(|()| self.put_new(&live, &changes));
+        let stored = stored.and_then(|()| self.put_new(&live, &changed));
         if stored.is_err() {
             self.state.unindexed.lock().extend(new);
-            self.state.postings.write().put_back(changes);
+            self.state.postings.write().put_back(changed);
         }
         stored
     }

@@ -124,6 +124,8 @@ impl State {
         chunks.sort_by_key(|(_, entry)| entry.min_ms);
         let most: usize = chunks.iter().map(|(_, entry)| entry.samples as usize).sum();
         let mut samples = Vec::with_capacity(most.min(samples_max).saturating_add(in_memory.len()));
+        // A chunk has its samples in time order: where none reaches into the next, neither do their samples.
+        let mut in_order = chunks.is_sorted_by(|(_, one), (_, next)| one.last_ms < next.min_ms);
         for (block, entry) in chunks {
             self.read_entry(block, &entry, (start_ms, end_ms), &deletes, &mut samples)?;
             if samples.len() > samples_max {
@@ -134,8 +136,15 @@ impl State {
                 }
             }
         }
+        sort_and_deduplicate(&mut in_memory);
+        in_order &= match (samples.last(), in_memory.first()) {
+            (Some(last), Some(first)) => last.timestamp_ms < first.timestamp_ms,
+            _ => true,
+        };
         samples.append(&mut in_memory);
-        sort_and_deduplicate(&mut samples);
+        if !in_order {
+            sort_and_deduplicate(&mut samples);
+        }
         Ok((samples.len() <= samples_max).then_some(samples))
     }
 

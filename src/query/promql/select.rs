@@ -72,18 +72,28 @@ impl Engine<'_> {
     ) -> Result<()> {
         let lookback_ms = self.options().lookback_ms;
         self.work(steps.count())?;
-        let mut rest = samples.iter().peekable();
-        let mut newest: Option<&Sample> = None;
+        let mut next = 0;
         for step in 0..steps.count() {
             let at_ms = self.moment_ms(selector.moment, steps.time_ms(step));
-            while let Some(sample) = rest.next_if(|sample| sample.timestamp_ms <= at_ms) {
-                newest = Some(sample);
-            }
+            next = first_after(samples, next, at_ms);
+            let newest = next.checked_sub(1).and_then(|place| samples.get(place));
             let fresh = |sample: &&Sample| sample.timestamp_ms > at_ms.saturating_sub(lookback_ms);
             points.set(step, newest.filter(fresh).and_then(|sample| tell(sample, told)));
         }
         Ok(())
     }
+}
+
+/// The place of the first sample newer than `at_ms`, which is not before `from`; behind the last sample if there is
+/// none. It is looked for in strides that double: most steps move on by a few samples only.
+fn first_after(samples: &[Sample], from: usize, at_ms: i64) -> usize {
+    let (mut low, mut stride) = (from, 1);
+    while samples.get(low + stride - 1).is_some_and(|sample| sample.timestamp_ms <= at_ms) {
+        low += stride;
+        stride *= 2;
+    }
+    let within = samples.get(low..(low + stride - 1).min(samples.len())).unwrap_or_default();
+    low + within.partition_point(|sample| sample.timestamp_ms <= at_ms)
 }
 
 fn tell(sample: &Sample, told: Told) -> Option<f64> {
@@ -94,4 +104,28 @@ fn tell(sample: &Sample, told: Told) -> Option<f64> {
         Told::Value => sample.value,
         Told::Seconds => sample.timestamp_ms as f64 / 1_000.0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_first_sample_after_an_instant_is_found_from_any_place_before_it(
+            gaps in proptest::collection::vec(1i64..9, 0..60),
+            at_ms in -5i64..300,
+            before in 0usize..60,
+        ) {
+            let mut at = 0;
+            let sample = |gap: &i64| {
+                at += gap;
+                Sample::new(at, 0.0)
+            };
+            let samples: Vec<Sample> = gaps.iter().map(sample).collect();
+            let place = samples.iter().filter(|sample| sample.timestamp_ms <= at_ms).count();
+            prop_assert_eq!(first_after(&samples, place.saturating_sub(before), at_ms), place);
+        }
+    }
 }

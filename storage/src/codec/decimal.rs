@@ -140,11 +140,12 @@ impl Scaled {
     }
 
     /// The values that these numbers stand for.
-    pub(super) fn values(&self, numbers: &[u64]) -> Option<Vec<f64>> {
+    pub(super) fn values(&self, numbers: Vec<u64>) -> Option<Vec<f64>> {
         let power = *POWERS.get(usize::from(self.exponent))?;
         let (base, divisor) = (self.base, self.divisor as i64);
         let whole = |number: u64| base.wrapping_add((number as i64).wrapping_mul(divisor));
-        let mut values: Vec<f64> = numbers.iter().map(|number| whole(*number) as f64 / power).collect();
+        // In place, as numbers of one size are.
+        let mut values: Vec<f64> = numbers.into_iter().map(|number| whole(number) as f64 / power).collect();
         for (place, value_bits) in &self.exceptions {
             *values.get_mut(*place)? = f64::from_bits(*value_bits);
         }

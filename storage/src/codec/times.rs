@@ -97,11 +97,11 @@ pub(crate) fn decode_times(bytes: &[u8], count: usize) -> Option<Vec<i64>> {
         TimeCodec::GridPacked => {
             let grid = Grid::read(&mut reader, count)?;
             let distances = packed::decode(&mut reader, count)?;
-            reader.rest().is_empty().then(|| grid.times_at(&distances))
+            reader.rest().is_empty().then(|| grid.times_at(distances))
         }
         TimeCodec::GridPco => {
             let grid = Grid::read(&mut reader, count)?;
-            Some(grid.times_at(&quantile::decode::<u64>(reader.rest(), count)?))
+            Some(grid.times_at(quantile::decode::<u64>(reader.rest(), count)?))
         }
     }
 }
@@ -199,12 +199,23 @@ impl Grid {
         times
     }
 
-    fn times_at(&self, distances: &[u64]) -> Vec<i64> {
+    /// What lies so far above the first beats that are not left out; wrapping.
+    fn times_at(&self, distances: Vec<u64>) -> Vec<i64> {
+        if self.gaps.is_empty() {
+            let mut beat = self.start;
+            let time = |distance: u64| {
+                let time = beat.wrapping_add(distance as i64);
+                beat = beat.wrapping_add(self.step);
+                time
+            };
+            // In place, as numbers of one size are.
+            return distances.into_iter().map(time).collect();
+        }
         let mut times = self.times(distances.len());
         times
             .iter_mut()
             .zip(distances)
-            .for_each(|(time, distance)| *time = time.wrapping_add(*distance as i64));
+            .for_each(|(time, distance)| *time = time.wrapping_add(distance as i64));
         times
     }
 }

@@ -161,7 +161,7 @@ pub(crate) fn decode_values(bytes: &[u8], count: usize) -> Option<Vec<f64>> {
         ValueCodec::DecimalPco => {
             let mut reader = Reader::new(column);
             let scaled = Scaled::read_header(&mut reader, count)?;
-            scaled.values(&quantile::decode::<u64>(reader.rest(), count)?)
+            scaled.values(quantile::decode::<u64>(reader.rest(), count)?)
         }
         packed @ (ValueCodec::DecimalPacked | ValueCodec::DecimalDeltaPacked) => {
             let mut reader = Reader::new(column);
@@ -174,7 +174,7 @@ pub(crate) fn decode_values(bytes: &[u8], count: usize) -> Option<Vec<f64>> {
                     *number = sum;
                 }
             }
-            reader.rest().is_empty().then(|| scaled.values(&numbers)).flatten()
+            reader.rest().is_empty().then(|| scaled.values(numbers)).flatten()
         }
     }
 }

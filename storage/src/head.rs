@@ -8,9 +8,14 @@ use crate::codec::{Effort, decode_times, decode_values, encode_times, encode_val
 use crate::extent::Extent;
 use crate::sample::{Sample, sort_and_deduplicate};
 use crate::series::Inserted;
+use smallvec::SmallVec;
 
 /// So many samples are packed at once.
 const RUN_SAMPLES: usize = 64;
+
+/// Unpacked samples in time order, one a timestamp. Two lie where the list itself does: of most series few are in
+/// memory, and there are many of them.
+type Unpacked = SmallVec<[Sample; 2]>;
 
 /// Samples in time order, one a timestamp.
 #[derive(Clone, Default)]
@@ -18,7 +23,7 @@ pub(crate) struct Head {
     /// In a box of their own: of many series only few samples are in memory.
     older: Option<Box<Older>>,
     /// Newer than those of all runs, and fewer than would be packed.
-    newest: Vec<Sample>,
+    newest: Unpacked,
 }
 
 /// All but the newest samples.
@@ -26,7 +31,7 @@ pub(crate) struct Head {
 struct Older {
     runs: Vec<Run>,
     /// Not newer than those of all runs, at times that no run has; fewer than would be packed.
-    late: Vec<Sample>,
+    late: Unpacked,
 }
 
 /// Consecutive samples, packed.
@@ -184,9 +189,9 @@ impl Head {
     /// Of samples in time order, one a timestamp.
     fn of(samples: &[Sample]) -> Self {
         let runs = samples.chunks_exact(RUN_SAMPLES);
-        let newest = runs.remainder().to_vec();
+        let newest = Unpacked::from_slice(runs.remainder());
         let runs: Vec<Run> = runs.map(Run::pack).collect();
-        let older = (!runs.is_empty()).then(|| Box::new(Older { runs, late: Vec::new() }));
+        let older = (!runs.is_empty()).then(|| Box::new(Older { runs, late: Unpacked::new() }));
         Self { older, newest }
     }
 }
@@ -195,7 +200,7 @@ impl Older {
     /// Puts a late sample in its place.
     fn insert(&mut self, sample: Sample) -> Inserted {
         if let Some(run) = self.run_of_mut(sample.timestamp_ms) {
-            let mut samples: Vec<Sample> = run.samples().collect();
+            let mut samples: Unpacked = run.samples().collect();
             if samples.binary_search_by_key(&sample.timestamp_ms, |s| s.timestamp_ms).is_ok() {
                 let inserted = insert(&mut samples, sample);
                 *run = Run::pack(&samples);
@@ -229,11 +234,11 @@ impl Older {
 }
 
 /// Puts a sample in its place among others.
-fn insert(samples: &mut Vec<Sample>, sample: Sample) -> Inserted {
+fn insert(samples: &mut Unpacked, sample: Sample) -> Inserted {
     if samples.last().is_none_or(|last| sample.timestamp_ms > last.timestamp_ms) {
         if samples.len() == samples.capacity() {
-            // By halves, from two on: most series have a few samples, and there are many of them.
-            samples.reserve_exact((samples.len() / 2).max(1 + usize::from(samples.is_empty())));
+            // By halves, not twice as many.
+            samples.reserve_exact((samples.len() / 2).max(1));
         }
         samples.push(sample);
         return Inserted::Added;

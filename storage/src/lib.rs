@@ -45,7 +45,7 @@
 //! | where it is found by label set and by number | 25 to 35 |
 //! | postings of its labels | 37 |
 //! | in each block that has a chunk of it | 4 to 5 |
-//! | with samples in memory: a box, and 16 for each of up to 63 samples, 3 for those before | 48 and more |
+//! | with samples in memory: a box with two in it, 16 for each of up to 63 samples, 3 for those before | 56 and more |
 //! | index database, while it is open; at most [`Options::index_memory_max`] and 45 for each series | |
 //!
 //! Beside that sled keeps the log's last generation in memory (a quarter of [`Options::seal_log_bytes`]), and two or

@@ -33,6 +33,16 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Blocks of each way of asking, in turns.
 const BLOCKS: usize = 4;
 
+/// Time stands still for the store: samples are as old at the end as at the beginning.
+#[derive(Debug)]
+struct Standing(i64);
+
+impl Clock for Standing {
+    fn now_ms(&self) -> i64 {
+        self.0
+    }
+}
+
 /// CPU seconds that this process has used.
 fn own_cpu_s() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("read");
@@ -136,11 +146,11 @@ async fn compare(peer: Peer, seconds: u64) {
     };
     let stop = CancellationToken::new();
     let (outbox, random) = (dir.path().join("outbox"), Box::new(|| 0.5));
-    let opened = PrometheusStore::open(&outbox, settings, Arc::new(SystemClock), random, stop.clone());
+    let end_ms = SystemClock.now_ms() / STEP_MS * STEP_MS;
+    let opened = PrometheusStore::open(&outbox, settings, Arc::new(Standing(end_ms)), random, stop.clone());
     let (store, sender) = opened.expect("the store opens");
     let sending = tokio::spawn(sender.run());
 
-    let end_ms = SystemClock.now_ms() / STEP_MS * STEP_MS;
     load(&client, end_ms).await;
     engine.wait_for_rest(Duration::from_secs(4), Duration::from_secs(60));
     let context = Context { scope: Scope::All, timeout: TIMEOUT };

@@ -76,6 +76,7 @@ behaviours!(
     a_refused_sample_does_not_hold_back_its_neighbours,
     the_larger_value_wins_at_equal_timestamps,
     the_latest_value_is_fresh_and_ends_at_a_staleness_marker,
+    latest_values_are_complete_however_often_they_are_asked_for,
     a_range_is_what_the_one_definition_says,
     a_counter_is_read_as_its_rate,
     label_names_and_values_follow_the_selection,

@@ -21,6 +21,7 @@ mod engine;
 pub mod outbox;
 mod overlay;
 mod reader;
+mod recent;
 mod send_state;
 pub mod sender;
 
@@ -28,6 +29,7 @@ use self::delivery::Delivery;
 use self::engine::{Engine, EngineRead, complete, within};
 use self::outbox::{Outbox, OutboxError, Part, Position};
 use self::overlay::{Counts, Overlay};
+use self::recent::{Question, Recent};
 use self::send_state::SendState;
 use self::sender::Sender;
 use super::{
@@ -107,6 +109,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     /// Until when latest values are answered by the overlay alone, where it can.
     latest_paused_until_ms: Mutex<i64>,
+    recent: Recent,
 }
 
 impl PrometheusStore {
@@ -143,7 +146,9 @@ impl PrometheusStore {
             cursor,
         };
         let latest_paused_until_ms = Mutex::new(i64::MIN);
-        Ok((Self(Arc::new(Inner { outbox, overlay, engine, state, clock, latest_paused_until_ms })), sender))
+        let recent = Recent::default();
+        let inner = Inner { outbox, overlay, engine, state, clock, latest_paused_until_ms, recent };
+        Ok((Self(Arc::new(inner)), sender))
     }
 
     pub(self) fn engine(&self) -> &Engine {
@@ -191,9 +196,32 @@ impl PrometheusStore {
         not_before_ms: i64,
         timeout: Duration,
     ) -> Result<Vec<(Labels, Sample)>, StoreError> {
+        let deadline = tokio::time::Instant::now() + timeout;
         let now_ms = self.0.clock.now_ms();
         let start_ms = not_before_ms.max(now_ms.saturating_sub(LATEST_MAX_MS));
-        let within_ms = (start_ms, now_ms.saturating_add(AHEAD_MAX_MS));
+        let end_ms = now_ms.saturating_add(AHEAD_MAX_MS);
+        let (recent, question) = (&self.0.recent, Question::of(&context.scope, matchers));
+        if let Some(known) = recent.known(&question, start_ms, now_ms) {
+            let short_ms = (known.start_ms(now_ms), end_ms);
+            let newest = self.newest_at_engine(context, matchers, short_ms, timeout).await?;
+            if recent.has_all(&known, &newest) {
+                return Ok(newest);
+            }
+        }
+        let timeout = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let newest = self.newest_at_engine(context, matchers, (start_ms, end_ms), timeout).await?;
+        recent.note(question, start_ms, now_ms, &newest);
+        Ok(newest)
+    }
+
+    /// The newest samples at the engine of a time.
+    async fn newest_at_engine(
+        &self,
+        context: &Context,
+        matchers: &[Matcher],
+        within_ms: (i64, i64),
+        timeout: Duration,
+    ) -> Result<Vec<(Labels, Sample)>, StoreError> {
         let (mut newest, mut bytes_left) = (Vec::new(), Some(LATEST_BYTES_MAX));
         let keep = |labels: Labels, samples: Vec<Sample>| {
             let bytes = labels.text_bytes() + SERIES_BYTES;

@@ -348,6 +348,7 @@ impl Opened {
             out_of_order_window_ms: whole_ms(args.out_of_order_window),
             counters,
             on_damage: args.damage.on_damage.into(),
+            when_idle: Some(lookback_allocator::give_back_now),
             ..Options::default()
         };
         args.keep.apply(&mut options);

@@ -121,7 +121,8 @@ fn rest(db: &Db, now_ms: i64) {
 }
 
 fn open(dir: &Path) -> Db {
-    let options = Options { retention_ms: None, ..Options::default() };
+    let give_back: fn() = lookback_allocator::give_back_now;
+    let options = Options { retention_ms: None, when_idle: Some(give_back), ..Options::default() };
     Db::open(dir, options, uuid::Uuid::from_u128(1)).expect("the store opens")
 }
 

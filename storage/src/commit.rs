@@ -11,10 +11,11 @@ use crate::sample::Sample;
 use crate::series::{Inserted, Series};
 use crate::series_limits::Newcomers;
 use crate::state::State;
-use crossbeam::channel::{Receiver, Sender};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Most samples that are committed with one sync.
 const SAMPLES_PER_SYNC_MAX: usize = 200_000;
@@ -22,6 +23,9 @@ const SAMPLES_PER_SYNC_MAX: usize = 200_000;
 const SAMPLES_PER_GROUP_MAX: usize = 700;
 /// Most label text in one log group, before the last set.
 const LABEL_BYTES_PER_GROUP_MAX: usize = 12 << 10;
+
+/// It has nothing to do when nothing has come for so long.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
 
 /// The log goes on in a new generation each time it has grown by this part of what makes a seal due, so that no more
 /// of it is in memory than that.
@@ -97,7 +101,7 @@ struct Pending {
 impl Committer {
     /// Works until it is told to stop or nobody is left to tell it.
     pub(crate) fn run(mut self) {
-        while let Ok(command) = self.commands.recv() {
+        while let Some(command) = self.next() {
             match command {
                 Command::Append(first) => {
                     if !self.append_with_waiting(first) {
@@ -111,6 +115,17 @@ impl Committer {
                 }
             }
         }
+    }
+
+    /// Waits for the next command; `None`: nobody is left to give one.
+    fn next(&self) -> Option<Command> {
+        if let Some(when_idle) = self.state.options.when_idle {
+            match self.commands.recv_timeout(IDLE_AFTER) {
+                Err(RecvTimeoutError::Timeout) => when_idle(),
+                received => return received.ok(),
+            }
+        }
+        self.commands.recv().ok()
     }
 
     /// Commits an append together with those that wait behind it. False: stop.

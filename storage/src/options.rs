@@ -50,6 +50,9 @@ pub struct Options {
     pub rollup_cache_bytes: usize,
     /// How many series there may be. Default as many as come.
     pub series_limits: SeriesLimits,
+    /// What the thread that writes does once nothing has come for a second: what it allocated and others have freed is
+    /// only given back by itself with some allocators. Default nothing.
+    pub when_idle: Option<fn()>,
     /// The way to the file system, which a test may watch and cut off. Default as it is.
     pub disk: Disk,
 }
@@ -83,6 +86,7 @@ impl Default for Options {
             queued_samples_max: 4_000_000,
             rollup_cache_bytes: 64 << 20,
             series_limits: SeriesLimits::default(),
+            when_idle: None,
             disk: Disk::default(),
         }
     }

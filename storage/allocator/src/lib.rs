@@ -1,8 +1,8 @@
 //! The memory allocator of Lookback: mimalloc, told to give memory back soon.
 //!
-//! A crate of its own because telling it so is a call of C, and everything else of Lookback forbids unsafe code.
+//! A crate of its own because telling it so takes calls of C, and everything else of Lookback forbids unsafe code.
 
-use libmimalloc_sys::{mi_option_get, mi_option_set, mi_option_t};
+use libmimalloc_sys::{mi_collect, mi_option_get, mi_option_set, mi_option_t};
 pub use mimalloc::MiMalloc;
 use std::ffi::c_long;
 
@@ -28,6 +28,16 @@ pub fn give_back_soon() {
         if mi_option_get(PURGE_DELAY) == PURGE_DELAY_DEFAULT_MS {
             mi_option_set(PURGE_DELAY, PURGE_DELAY_MS);
         }
+    }
+}
+
+/// Gives all of the calling thread's memory back that other threads have freed, and what threads that have ended left
+/// behind: without it that waits until the thread allocates the like again. Takes milliseconds.
+pub fn give_back_now() {
+    #[expect(unsafe_code, reason = "it is a call of C")]
+    // SAFETY: it takes a flag by value, and may be called by any thread at any time.
+    unsafe {
+        mi_collect(true);
     }
 }
 

@@ -49,13 +49,16 @@ impl Inner {
         Ok(done)
     }
 
-    /// Seals once memory is full, holds a partition back, or was sealed long enough ago. Answers whether it did.
+    /// Seals once memory is full, or a quarter full and nothing comes, holds a partition back, or was sealed long enough
+    /// ago. Answers whether it did.
     pub(crate) fn seal_if_due(&self, now_ms: i64, maintenance: &mut MaintenanceState) -> Result<bool> {
         let last_seal_ms = *maintenance.last_seal_ms.get_or_insert(now_ms);
         let log_bytes = self.state.counters.log_bytes.load(Ordering::Relaxed);
+        let quiet_ms = self.quiet_ms(now_ms, maintenance);
         let due = maintenance.seal_soon
             || self.memory_is_full()
-            || self.holds_back_a_partition(now_ms, last_seal_ms, maintenance)
+            || (quiet_ms >= SETTLE_AFTER_MS && self.much_is_in_memory())
+            || self.holds_back_a_partition(now_ms, last_seal_ms, quiet_ms)
             || (log_bytes > 0 && now_ms.saturating_sub(last_seal_ms) >= self.state.options.seal_every_ms);
         if due {
             self.seal(&mut maintenance.next_block)?;
@@ -67,20 +70,26 @@ impl Inner {
 
     /// Whether samples in memory are all that keeps a partition from being settled: its time is over, and nothing
     /// comes any more, or nothing has been sealed for a while.
-    fn holds_back_a_partition(
-        &self,
-        now_ms: i64,
-        last_seal_ms: i64,
-        maintenance: &mut MaintenanceState,
-    ) -> bool {
+    fn holds_back_a_partition(&self, now_ms: i64, last_seal_ms: i64, quiet_ms: i64) -> bool {
+        let Some(oldest_ms) = self.state.counters.head_oldest_ms.get() else { return false };
+        self.state.is_over(self.state.partition_start_ms(oldest_ms), now_ms)
+            && (quiet_ms >= SETTLE_AFTER_MS || now_ms.saturating_sub(last_seal_ms) >= SETTLE_LITTLE_AFTER_MS)
+    }
+
+    /// For how long nothing has been written.
+    fn quiet_ms(&self, now_ms: i64, maintenance: &mut MaintenanceState) -> i64 {
         let groups = self.state.counters.groups_committed.load(Ordering::Relaxed);
         let (known, since_ms) = *maintenance.groups_since.get_or_insert((groups, now_ms));
         let since_ms = if known == groups { since_ms } else { now_ms };
         maintenance.groups_since = Some((groups, since_ms));
-        let Some(oldest_ms) = self.state.counters.head_oldest_ms.get() else { return false };
-        self.state.is_over(self.state.partition_start_ms(oldest_ms), now_ms)
-            && (now_ms.saturating_sub(since_ms) >= SETTLE_AFTER_MS
-                || now_ms.saturating_sub(last_seal_ms) >= SETTLE_LITTLE_AFTER_MS)
+        now_ms.saturating_sub(since_ms)
+    }
+
+    /// Whether it is worth to seal what is in memory when nothing comes: each series that has any there takes far more
+    /// than its samples.
+    fn much_is_in_memory(&self) -> bool {
+        let samples = self.state.counters.head_samples.load(Ordering::Relaxed);
+        samples >= (self.state.options.seal_head_samples / 4).max(1)
     }
 
     /// Whether so much has come since the last seal that the next one is due, whatever the time.

@@ -97,3 +97,21 @@ fn what_is_over_and_quiet_is_sealed_before_its_time() {
     assert_eq!((db.stats().blocks, db.stats().head_samples), (1, 0));
     assert!(!sealed(over_ms + 60_000), "nothing is left");
 }
+
+#[test]
+fn a_quarter_of_what_makes_a_seal_due_is_sealed_once_nothing_comes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = Options { seal_head_samples: 40, ..Options::default() };
+    let db = Db::open(dir.path(), options, Uuid::from_u128(1)).expect("opens");
+    let sealed = |now_ms| db.maintain(now_ms).expect("maintained").sealed;
+    let second = |seconds: i64| START_MS + seconds * 1_000;
+    for at in 0..9 {
+        write(&db, "a", second(at));
+    }
+    assert!(!sealed(second(10)) && !sealed(second(100)), "it is not much");
+    write(&db, "a", second(100));
+    assert!(!sealed(second(101)) && !sealed(second(130)), "something came");
+    assert!(sealed(second(131)));
+    assert!(!sealed(second(200)), "nothing is left");
+    assert_eq!(times(&db).len(), 10);
+}

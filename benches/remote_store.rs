@@ -15,12 +15,13 @@ mod http;
 mod server;
 
 use common::{INTERVAL_MS, series, value};
-use lookback::clock::{Clock, SystemClock};
+use lookback::clock::{Clock, ManualClock, SystemClock};
 use lookback::prometheus_client::{PrometheusClient, ServerSettings, Value, selector, write_request};
 use lookback::store::prometheus::{PrometheusStore, RemoteSettings};
 use lookback::store::{Context, RangeRequest, Scope, Store};
 use lookback_storage::{Aggregation, Labels, Matcher, Sample};
 use server::{Peer, Server};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -32,16 +33,6 @@ const STEP_MS: i64 = 300_000;
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Blocks of each way of asking, in turns.
 const BLOCKS: usize = 4;
-
-/// Time stands still for the store: samples are as old at the end as at the beginning.
-#[derive(Debug)]
-struct Standing(i64);
-
-impl Clock for Standing {
-    fn now_ms(&self) -> i64 {
-        self.0
-    }
-}
 
 /// CPU seconds that this process has used.
 fn own_cpu_s() -> f64 {
@@ -147,7 +138,8 @@ async fn compare(peer: Peer, seconds: u64) {
     let stop = CancellationToken::new();
     let (outbox, random) = (dir.path().join("outbox"), Box::new(|| 0.5));
     let end_ms = SystemClock.now_ms() / STEP_MS * STEP_MS;
-    let opened = PrometheusStore::open(&outbox, settings, Arc::new(Standing(end_ms)), random, stop.clone());
+    let clock = Arc::new(ManualClock::new(end_ms));
+    let opened = PrometheusStore::open(&outbox, settings, clock.clone(), random, stop.clone());
     let (store, sender) = opened.expect("the store opens");
     let sending = tokio::spawn(sender.run());
 
@@ -194,14 +186,20 @@ async fn compare(peer: Peer, seconds: u64) {
     tell(peer, "20 series × 7 days at 5 min", &direct, &through);
 
     let (mut direct, mut through) = (Cost::default(), Cost::default());
+    let asked = Cell::new(0i64);
     for _ in 0..BLOCKS {
         block(&engine, block_time, PODS, &mut direct, || async {
             let answer = client.query_with(&direct_latest, Some(end_ms), &uncached, TIMEOUT).await;
             points(&answer.expect("an answer").data)
         })
         .await;
-        block(&engine, block_time, PODS, &mut through, || async {
-            store.latest(&context, &of_latest, end_ms - 300_000).await.expect("an answer").len()
+        block(&engine, block_time, PODS, &mut through, || {
+            // Every fourth question is for the whole time, as when an autoscaler asks every 15 seconds. The samples stay
+            // where they are, so the clock is put back for it, a little further each time: then nothing is known.
+            let number = asked.get();
+            asked.set(number + 1);
+            clock.set_ms(end_ms - number / 4 + number % 4 * 9_000);
+            async { store.latest(&context, &of_latest, end_ms - 300_000).await.expect("an answer").len() }
         })
         .await;
     }

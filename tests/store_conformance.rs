@@ -8,9 +8,10 @@ mod conformance;
 mod remote;
 
 use common::named_engine::Kind;
-use conformance::Promises;
+use conformance::{NOW_MS, Promises};
 use lookback::store::embedded::EmbeddedStore;
-use lookback_storage::Options;
+use lookback_storage::{Matcher, Options, Sample};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What an engine that runs already promises.
@@ -76,7 +77,6 @@ behaviours!(
     a_refused_sample_does_not_hold_back_its_neighbours,
     the_larger_value_wins_at_equal_timestamps,
     the_latest_value_is_fresh_and_ends_at_a_staleness_marker,
-    latest_values_are_complete_however_often_they_are_asked_for,
     a_range_is_what_the_one_definition_says,
     a_counter_is_read_as_its_rate,
     label_names_and_values_follow_the_selection,
@@ -89,3 +89,44 @@ behaviours!(
     concurrent_writers_lose_nothing,
     statistics_tell_what_is_held,
 );
+
+/// An engine is asked for a short time first once all series are known to be told by it: not so one that falls behind.
+async fn a_series_that_falls_behind_is_still_told(engine: remote::Engine) {
+    let store = engine.store();
+    let told = async |now_ms: i64| {
+        engine.clock.set_ms(now_ms);
+        let matchers = [Matcher::equal("__name__", "rps")];
+        let latest = store.latest(&conformance::all(), &matchers, now_ms - 300_000).await.expect("read");
+        let by_pod = latest.into_iter();
+        by_pod.map(|l| (l.labels.get("pod").expect("a pod").to_owned(), l.sample.value)).collect::<BTreeMap<_, _>>()
+    };
+    let write = async |pod: &str, at_ms: i64, value: f64| {
+        let sample = [Sample::new(at_ms, value)];
+        let report = conformance::append(&*store, &conformance::series("a", pod), &sample).await;
+        assert_eq!(report.accepted, 1);
+    };
+    let expected = |pods: &[(&str, f64)]| pods.iter().map(|(pod, value)| ((*pod).to_owned(), *value)).collect();
+    write("behind", NOW_MS - 15_000, 1.0).await;
+    write("ahead", NOW_MS, 2.0).await;
+    assert_eq!(told(NOW_MS).await, expected(&[("behind", 1.0), ("ahead", 2.0)]));
+    // Read again, of a short time.
+    write("ahead", NOW_MS + 5_000, 3.0).await;
+    write("new", NOW_MS + 5_000, 4.0).await;
+    assert_eq!(told(NOW_MS + 5_000).await, expected(&[("behind", 1.0), ("ahead", 3.0), ("new", 4.0)]));
+    // By now the short time has nothing of the one behind.
+    write("ahead", NOW_MS + 50_000, 5.0).await;
+    assert_eq!(told(NOW_MS + 50_000).await, expected(&[("behind", 1.0), ("ahead", 5.0), ("new", 4.0)]));
+    engine.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_series_that_falls_behind_in_prometheus_is_still_told() {
+    let Some(engine) = remote::prometheus().await else { return };
+    a_series_that_falls_behind_is_still_told(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_series_that_falls_behind_in_victoria_metrics_is_still_told() {
+    let Some(engine) = remote::victoria_metrics().await else { return };
+    a_series_that_falls_behind_is_still_told(engine).await;
+}

@@ -196,10 +196,16 @@ impl PrometheusStore {
         not_before_ms: i64,
         timeout: Duration,
     ) -> Result<Vec<(Labels, Sample)>, StoreError> {
+        // Both reads together have the time of one.
+        let timeout = self.engine().timeout(timeout);
         let deadline = tokio::time::Instant::now() + timeout;
         let now_ms = self.0.clock.now_ms();
-        let start_ms = not_before_ms.max(now_ms.saturating_sub(LATEST_MAX_MS));
-        let end_ms = now_ms.saturating_add(AHEAD_MAX_MS);
+        let oldest_ms = now_ms.saturating_sub(LATEST_MAX_MS);
+        let (start_ms, end_ms) = (not_before_ms.max(oldest_ms), now_ms.saturating_add(AHEAD_MAX_MS));
+        if not_before_ms <= oldest_ms {
+            // Nobody asks again and again for all that there is.
+            return self.newest_at_engine(context, matchers, (start_ms, end_ms), timeout).await;
+        }
         let (recent, question) = (&self.0.recent, Question::of(&context.scope, matchers));
         if let Some(known) = recent.known(&question, start_ms, now_ms) {
             let short_ms = (known.start_ms(now_ms), end_ms);

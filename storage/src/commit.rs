@@ -27,8 +27,8 @@ const LABEL_BYTES_PER_GROUP_MAX: usize = 12 << 10;
 /// It has nothing to do when nothing has come for so long.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 
-/// The log goes on in a new generation each time it has grown by this part of what makes a seal due, so that no more
-/// of it is in memory than that.
+/// The log goes on in a new generation each time it has grown by this part of what makes a seal due: about so much of it
+/// is in memory.
 const GENERATIONS_PER_SEAL: u64 = 4;
 
 // A group has a last set, or samples, beside other sets; lengths and numbers are the rest.
@@ -274,7 +274,7 @@ impl Committer {
         }
         let is_full = self.log.generation_bytes() >= self.state.options.seal_log_bytes / GENERATIONS_PER_SEAL;
         if self.log_failed || (is_full && !self.log.is_empty()) {
-            self.log.rotate()?;
+            self.begin_generation()?;
         }
         // Until the log says otherwise, assume the worst of it.
         self.log_failed = true;
@@ -455,5 +455,63 @@ fn copy_of(error: &Error) -> Error {
             source: std::io::Error::new(source.kind(), source.to_string()),
         },
         other => Error::KeyValue { path: std::path::PathBuf::from("log"), what: other.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::labels::Labels;
+    use crate::log::group_bytes;
+    use crate::stored_labels::LabelPool;
+
+    /// A series of `count` labels with `text_bytes` of text.
+    fn series(pool: &mut LabelPool, id: u32, count: usize, text_bytes: usize) -> Arc<Series> {
+        let each = text_bytes / count;
+        let label = |at: usize| (format!("l{at:09}"), "v".repeat(each - 10));
+        let name = ("__name__".to_owned(), "m".repeat(text_bytes - (count - 1) * each - 8));
+        let labels = Labels::new((1..count).map(label).chain([name])).expect("within the limits");
+        Arc::new(Series::new(id, pool.store(&labels), false))
+    }
+
+    /// An append of these samples, all to series of its own.
+    fn pending(series: Vec<Arc<Series>>, admitted: Vec<(usize, Sample)>) -> Pending {
+        let (samples, done) = (Vec::new(), Box::new(|_| {}));
+        let append = Append { samples, series, now_ms: 0, out_of_order: OutOfOrder::Window, done };
+        Pending { append, report: WriteReport::default(), admitted }
+    }
+
+    #[test]
+    fn the_largest_groups_fit() {
+        let mut pool = LabelPool::default();
+        // Counted with 16 bytes a label: just not enough to end a group, so that one more set comes in.
+        let before = |pool: &mut LabelPool| series(pool, 1, 40, LABEL_BYTES_PER_GROUP_MAX - 40 * 16);
+        let ends = [
+            // Lengths of three bytes each, and as many labels as there may be.
+            series(&mut pool, u32::MAX - 1, 56, SET_BYTES_MAX),
+            series(&mut pool, u32::MAX - 1, 128, SET_BYTES_MAX),
+        ];
+        let mut largest = 0;
+        for end in ends {
+            let groups = groups_of(&[before(&mut pool), end], &[]);
+            assert_eq!((groups.len(), groups[0].series.len()), (1, 2));
+            largest = largest.max(group_bytes(&groups[0]));
+        }
+        // Each sample of the most bytes there are.
+        let few = Labels::new([("__name__", "m")]).expect("valid");
+        let of_two = [Arc::new(Series::new(0, pool.store(&few), true)), before(&mut pool)];
+        let far = Arc::new(Series::new(1 << 31, pool.store(&few), true));
+        let samples = (0..SAMPLES_PER_GROUP_MAX).map(|at| {
+            let timestamp_ms = if at % 2 == 0 { i64::MIN / 2 } else { i64::MAX / 2 };
+            (at % 2 * 2, Sample::new(timestamp_ms, f64::from_bits(0x7ff8_dead_beef_0000 + at as u64)))
+        });
+        let one = pending(vec![Arc::clone(&of_two[0]), Arc::clone(&of_two[1]), far], samples.collect());
+        let groups = groups_of(&of_two[1..], &[one]);
+        assert_eq!((groups.len(), groups[0].series.len()), (1, 1));
+        largest = largest.max(group_bytes(&groups[0]));
+        let delete = Delete { series: u32::MAX, start_ms: i64::MIN, end_ms: i64::MAX };
+        let deletes = Group { deletes: vec![delete; SAMPLES_PER_GROUP_MAX], ..Group::default() };
+        largest = largest.max(group_bytes(&deletes));
+        assert!((GROUP_BYTES_MAX - 2_500..=GROUP_BYTES_MAX).contains(&largest), "{largest} bytes");
     }
 }

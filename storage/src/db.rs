@@ -140,6 +140,7 @@ impl Db {
                 next_block,
                 seal_soon,
                 groups_since: None,
+                quiet_seal_ms: None,
                 ..MaintenanceState::default()
             }),
             committer: Some(committer),

@@ -45,6 +45,8 @@ pub(crate) struct MaintenanceState {
     pub(crate) last_seal_ms: Option<i64>,
     /// Log groups at the last look, and since when there have been no more.
     pub(crate) groups_since: Option<(u64, i64)>,
+    /// When it was sealed last because nothing came.
+    pub(crate) quiet_seal_ms: Option<i64>,
     pub(crate) quiet: Quiet,
     /// When partitions were last rolled up.
     pub(crate) rolled_up_ms: BTreeMap<i64, i64>,

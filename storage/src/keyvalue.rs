@@ -29,7 +29,7 @@ const LOCK_TRIES: u32 = 500;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The largest value that may be stored by segments of this size, in bytes: a leaf holds up to about 17, and a page
-/// must stay below a quarter of a segment.
+/// must stay below a quarter of a segment. Whoever fills leaves with values leaves room for their keys as well.
 pub(crate) const fn value_bytes_max(segment_bytes: usize) -> usize {
     segment_bytes / (4 * 17)
 }
@@ -167,6 +167,17 @@ fn segment_bytes_of(path: &Path) -> Option<usize> {
     let line = conf.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"segment_size: "))?;
     let bytes: usize = std::str::from_utf8(line).ok()?.parse().ok()?;
     (bytes.is_power_of_two() && (1 << 19..=1 << 24).contains(&bytes)).then_some(bytes)
+}
+
+/// Drops what holds a database for the last time: sled panics where the sync fails that it does then.
+pub(crate) fn let_go<T>(path: &Path, holder: T) {
+    let dropped = guard(path, || {
+        drop(holder);
+        Ok(())
+    });
+    if let Err(error) = dropped {
+        tracing::warn!(%error, "a database could not be closed in order");
+    }
 }
 
 /// Opens a database, waiting for a handle of this process that was dropped a moment ago: sled lets go

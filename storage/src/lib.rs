@@ -48,8 +48,8 @@
 //! | with samples in memory: a box with two in it, 16 for each of up to 63 samples, 3 for those before | 56 and more |
 //! | index database, while it is open; at most [`Options::index_memory_max`] and 45 for each series | |
 //!
-//! Beside that sled keeps the log's last generation in memory (a quarter of [`Options::seal_log_bytes`]), and two or
-//! three buffers a database: of 2 MiB for the log, of 8 MiB for the index while it is open.
+//! Beside that sled keeps the log's last generation in memory (a quarter of [`Options::seal_log_bytes`] and one commit),
+//! and two or three buffers a database: of 2 MiB for the log, of 8 MiB for the index while it is open.
 //!
 //! # Map
 //!

@@ -1,9 +1,9 @@
 //! The write-ahead log: numbered groups of changes, durable before they are acknowledged.
 //!
-//! The log lies in generations, one key-value store each. A seal begins a new generation, and so does whoever
-//! appends to one that has grown enough; once everything in the older ones is in blocks, they are removed whole. So does opening a store: a
-//! generation of an earlier process is read as bytes and never opened as a database again, since sled
-//! cuts off whatever lies behind a damaged place.
+//! The log lies in generations, one key-value store each. A seal begins a new generation, and so does opening a
+//! store, and an append to one that has grown enough. Once everything in the older ones is in blocks, they are removed
+//! whole. None of them is ever opened as a database again, since sled cuts off whatever lies behind a damaged place:
+//! those of an earlier process are read as bytes.
 //!
 //! invariant: groups carry contiguous sequence numbers. Where a generation ended in a failed write,
 //! the next one begins at the number that failed, and replay takes each number from the latest
@@ -24,13 +24,19 @@ pub(crate) use record::{Delete, Group, SeriesDefinition};
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
-use crate::keyvalue::{KeyValue, Tree, value_bytes_max};
+use crate::keyvalue::{self, KeyValue, Tree, value_bytes_max};
 use crate::quarantine;
 use durable::Durable;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
+
+/// What a group takes as a record.
+#[cfg(test)]
+pub(crate) fn group_bytes(group: &Group) -> usize {
+    record::encode_group(Uuid::nil(), 1, group).len()
+}
 
 /// The directory of all generations below the data directory.
 pub(crate) const LOG_DIR: &str = "log";
@@ -128,7 +134,9 @@ impl Log {
 
     /// Goes on in a new generation; the older ones stay until [`drop_older`](Self::drop_older).
     pub(crate) fn rotate(&mut self) -> Result<()> {
-        *self = Self::begin(&self.disk.clone(), &self.dir, self.writer, self.generation + 1, self.next_seq)?;
+        let next = Self::begin(&self.disk, &self.dir, self.writer, self.generation + 1, self.next_seq)?;
+        let older = std::mem::replace(self, next);
+        keyvalue::let_go(&generation_path(&older.dir, older.generation), older);
         Ok(())
     }
 

@@ -55,15 +55,24 @@ impl Inner {
         let last_seal_ms = *maintenance.last_seal_ms.get_or_insert(now_ms);
         let log_bytes = self.state.counters.log_bytes.load(Ordering::Relaxed);
         let quiet_ms = self.quiet_ms(now_ms, maintenance);
+        // Not after each burst of those who send once a minute.
+        let is_quiet = quiet_ms >= SETTLE_AFTER_MS
+            && maintenance
+                .quiet_seal_ms
+                .is_none_or(|last| now_ms.saturating_sub(last) >= SETTLE_LITTLE_AFTER_MS)
+            && self.much_is_in_memory();
         let due = maintenance.seal_soon
             || self.memory_is_full()
-            || (quiet_ms >= SETTLE_AFTER_MS && self.much_is_in_memory())
+            || is_quiet
             || self.holds_back_a_partition(now_ms, last_seal_ms, quiet_ms)
             || (log_bytes > 0 && now_ms.saturating_sub(last_seal_ms) >= self.state.options.seal_every_ms);
         if due {
             self.seal(&mut maintenance.next_block)?;
             maintenance.last_seal_ms = Some(now_ms);
             maintenance.seal_soon = false;
+            if is_quiet {
+                maintenance.quiet_seal_ms = Some(now_ms);
+            }
         }
         Ok(due)
     }

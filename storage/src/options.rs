@@ -30,7 +30,7 @@ pub struct Options {
     /// [`Db::maintain`](crate::Db::maintain) seals once the log has grown by this much. Default 16 MiB.
     pub seal_log_bytes: u64,
     /// [`Db::maintain`](crate::Db::maintain) seals once so many samples are in memory, 3 to 16 bytes each,
-    /// or a quarter of that and nothing has come for 30 seconds. Default 1.5 million.
+    /// or, now and then, a quarter of that and nothing has come for 30 seconds. Default 1.5 million.
     pub seal_head_samples: u64,
     /// [`Db::maintain`](crate::Db::maintain) seals at least this often. Default 2 hours.
     pub seal_every_ms: i64,

@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 /// The index database below the data directory.
 pub(crate) const INDEX_DIR: &str = "index";
 
-/// More generations of the log than this, which restarts have left, are sealed at the start.
+/// More generations of the log than this, as restarts leave them, are sealed at the start.
 const GENERATIONS_MAX: usize = 8;
 
 /// A store brought into memory.

@@ -158,7 +158,8 @@ impl Inner {
         }
         for (place, key) in changed.iter().enumerate() {
             self.sync_now_and_then(place)?;
-            // It may name series by now that the index does not have yet, which count for nothing there.
+            // It may name series by now that the index does not have yet: those count for nothing there, and the
+            // log, which has them under these numbers for good, brings them back.
             let piece = self.state.postings.write().changed_piece(key);
             self.index.put_postings(key, &piece)?;
         }

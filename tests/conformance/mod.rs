@@ -138,7 +138,7 @@ fn context(scope: Scope) -> Context {
     Context { scope, timeout: Duration::from_secs(30) }
 }
 
-fn all() -> Context {
+pub(crate) fn all() -> Context {
     context(Scope::All)
 }
 
@@ -160,11 +160,11 @@ fn ask(matchers: &[Matcher], grid: Grid, aggregation: Aggregation) -> RangeReque
     }
 }
 
-fn series(namespace: &str, pod: &str) -> Labels {
+pub(crate) fn series(namespace: &str, pod: &str) -> Labels {
     Labels::new([("__name__", "rps"), ("namespace", namespace), ("pod", pod)]).expect("valid")
 }
 
-async fn append(store: &dyn Store, labels: &Labels, samples: &[Sample]) -> WriteReport {
+pub(crate) async fn append(store: &dyn Store, labels: &Labels, samples: &[Sample]) -> WriteReport {
     let mut batch = WriteBatch::default();
     for sample in samples {
         batch.push(labels.clone(), Some(sample.timestamp_ms), sample.value);
@@ -256,32 +256,6 @@ pub(crate) async fn the_latest_value_is_fresh_and_ends_at_a_staleness_marker(
     };
     assert_eq!(pods(NOW_MS - 9_999).await, with(&[("fresh", 1.0)]));
     assert_eq!(pods(NOW_MS - 10_000).await, with(&[("fresh", 1.0), ("old", 2.0)]));
-}
-
-pub(crate) async fn latest_values_are_complete_however_often_they_are_asked_for(
-    store: Arc<dyn Store>,
-    _: Promises,
-) {
-    let pods = async || {
-        let latest = store.latest(&all(), &[Matcher::equal("__name__", "rps")], NOW_MS - 300_000).await;
-        let latest = latest.expect("read").into_iter();
-        latest.map(|l| (l.labels.get("pod").expect("a pod").to_owned(), l.sample.value)).collect::<ByPod>()
-    };
-    let mut expected = ByPod::new();
-    assert_eq!(pods().await, expected);
-    // The old one lies where an engine is not asked first once all series are known to be young.
-    for (pod, age_ms, value) in
-        [("young", 1_000, 1.0), ("older", 40_000, 2.0), ("young", 0, 3.0), ("new", 10, 4.0)]
-    {
-        append(&*store, &series("a", pod), &[Sample::new(NOW_MS - age_ms, value)]).await;
-        expected.insert(pod.to_owned(), value);
-        if pod == "young" && age_ms > 0 {
-            continue;
-        }
-        for _ in 0..3 {
-            assert_eq!(pods().await, expected);
-        }
-    }
 }
 
 pub(crate) async fn a_range_is_what_the_one_definition_says(store: Arc<dyn Store>, promises: Promises) {

@@ -28,6 +28,8 @@ static ENGINES: Semaphore = Semaphore::const_new(3);
 /// An engine with two stores over it.
 pub(crate) struct Engine {
     replicas: Arc<Replicas>,
+    /// The time of both stores.
+    pub(crate) clock: Arc<ManualClock>,
     senders: Vec<JoinHandle<()>>,
     stop: CancellationToken,
     _process: Option<Box<dyn Send>>,
@@ -108,9 +110,10 @@ impl Engine {
     ) -> Self {
         let stop = CancellationToken::new();
         let (mut dirs, mut senders) = (vec![dir], Vec::new());
+        let clock = Arc::new(ManualClock::new(NOW_MS));
         let mut store = || {
             let dir = tempfile::tempdir().expect("a directory");
-            let clock = Arc::new(ManualClock::new(NOW_MS));
+            let clock = Arc::clone(&clock);
             let random = Box::new(|| 0.5);
             let opened = PrometheusStore::open(dir.path(), settings.clone(), clock, random, stop.clone());
             let (store, sender) = opened.expect("opens");
@@ -119,7 +122,8 @@ impl Engine {
             store
         };
         let replicas = Replicas { writer: store(), reader: store(), flush, wrote: AtomicBool::new(false) };
-        Self { replicas: Arc::new(replicas), senders, stop, _process: process, _dirs: dirs, _permit: permit }
+        let replicas = Arc::new(replicas);
+        Self { replicas, clock, senders, stop, _process: process, _dirs: dirs, _permit: permit }
     }
 
     pub(crate) fn store(&self) -> Arc<dyn Store> {

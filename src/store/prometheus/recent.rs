@@ -16,13 +16,14 @@ use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How often the whole time is asked for, in milliseconds.
-const WHOLE_EVERY_MS: i64 = 30_000;
+const WHOLE_EVERY_MS: i64 = 60_000;
 /// The short time is no shorter: twice the usual interval of samples.
 const SHORT_MS_MIN: i64 = 30_000;
-/// Most series of a question that are remembered, 8 bytes each.
-const SERIES_MAX: usize = 50_000;
-/// Most questions that are remembered.
-const QUESTIONS_MAX: usize = 200;
+/// For how long a question is remembered that is not asked again.
+const REMEMBERED_MS: i64 = 5 * WHOLE_EVERY_MS;
+/// Most questions that are remembered, and most series of all of them, 9 to 18 bytes each.
+const QUESTIONS_MAX: usize = 1_000;
+const SERIES_MAX: usize = 500_000;
 
 /// What is known of each question.
 #[derive(Default)]
@@ -44,7 +45,9 @@ impl Question {
 /// The last answer for the whole time.
 pub(super) struct Known {
     asked_ms: i64,
-    whole_ms: i64,
+    /// Since when samples were asked for, …
+    whole_start_ms: i64,
+    /// … and how short a time should have done.
     short_ms: i64,
     series: HashSet<u64>,
 }
@@ -63,8 +66,7 @@ impl Recent {
         let known = all.get(question)?;
         let age_ms = now_ms.saturating_sub(known.asked_ms);
         let is_young = (0..WHOLE_EVERY_MS).contains(&age_ms);
-        let is_within =
-            now_ms.saturating_sub(start_ms) <= known.whole_ms && known.start_ms(now_ms) > start_ms;
+        let is_within = start_ms >= known.whole_start_ms && known.start_ms(now_ms) > start_ms;
         (is_young && is_within).then(|| Arc::clone(known))
     }
 
@@ -81,19 +83,18 @@ impl Recent {
         let ages_ms = live.clone().map(|(_, sample)| now_ms.saturating_sub(sample.timestamp_ms));
         let oldest_ms = ages_ms.max().unwrap_or_default().max(0);
         let whole_ms = now_ms.saturating_sub(start_ms);
+        let age_ms = |known: &Known| now_ms.saturating_sub(known.asked_ms);
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let before_ms = all.remove(&question).map_or(SHORT_MS_MIN, |known| known.short_ms);
         // The next sample of a series may be as far behind the last as that is behind now.
         let short_ms = before_ms.max(oldest_ms.saturating_mul(2).saturating_add(1_000));
-        if short_ms > whole_ms / 2 || newest.is_empty() || newest.len() > SERIES_MAX {
-            return;
-        }
-        if all.len() >= QUESTIONS_MAX {
-            all.retain(|_, known| now_ms.saturating_sub(known.asked_ms) < WHOLE_EVERY_MS);
-        }
-        if all.len() < QUESTIONS_MAX {
+        all.retain(|_, known| (0..REMEMBERED_MS).contains(&age_ms(known)));
+        let remembered: usize = all.values().map(|known| known.series.len()).sum();
+        let is_room = all.len() < QUESTIONS_MAX && remembered + newest.len() <= SERIES_MAX;
+        if short_ms <= whole_ms / 2 && !newest.is_empty() && is_room {
             let series = live.map(|(labels, _)| self.hasher.hash_one(labels)).collect();
-            all.insert(question, Arc::new(Known { asked_ms: now_ms, whole_ms, short_ms, series }));
+            let known = Known { asked_ms: now_ms, whole_start_ms: start_ms, short_ms, series };
+            all.insert(question, Arc::new(known));
         }
     }
 }
@@ -136,8 +137,8 @@ mod tests {
         let recent = Recent::default();
         recent.note(question(), START_MS, NOW_MS, &newest(&[("a", 1)]));
         let at = |start_ms, now_ms| recent.known(&question(), start_ms, now_ms).is_some();
-        assert!(at(START_MS + 29_999, NOW_MS + 29_999));
-        assert!(!at(START_MS + 30_000, NOW_MS + 30_000));
+        assert!(at(START_MS + 59_999, NOW_MS + 59_999));
+        assert!(!at(START_MS + 60_000, NOW_MS + 60_000));
         assert!(!at(START_MS - 1, NOW_MS), "longer than what was answered");
         assert!(!at(NOW_MS - 30_000, NOW_MS), "no longer than the short time");
         assert!(!at(START_MS - 1, NOW_MS - 1), "the clock was put back");
@@ -174,8 +175,10 @@ mod tests {
         }
         let count = || recent.known.lock().expect("no panic").len();
         assert_eq!(count(), QUESTIONS_MAX);
-        let later_ms = NOW_MS + WHOLE_EVERY_MS;
-        recent.note(question(), later_ms - 300_000, later_ms, &newest(&[("a", -29)]));
+        let later_ms = NOW_MS + REMEMBERED_MS;
+        recent.note(question(), later_ms - 300_000, later_ms, &newest(&[("a", -REMEMBERED_MS / 1_000)]));
+        assert_eq!(count(), 1);
+        recent.note(Question("put back".to_owned()), START_MS, NOW_MS, &newest(&[("a", 1)]));
         assert_eq!(count(), 1);
     }
 }

@@ -98,14 +98,17 @@ async fn a_series_that_falls_behind_is_still_told(engine: remote::Engine) {
         let matchers = [Matcher::equal("__name__", "rps")];
         let latest = store.latest(&conformance::all(), &matchers, now_ms - 300_000).await.expect("read");
         let by_pod = latest.into_iter();
-        by_pod.map(|l| (l.labels.get("pod").expect("a pod").to_owned(), l.sample.value)).collect::<BTreeMap<_, _>>()
+        by_pod
+            .map(|l| (l.labels.get("pod").expect("a pod").to_owned(), l.sample.value))
+            .collect::<BTreeMap<_, _>>()
     };
     let write = async |pod: &str, at_ms: i64, value: f64| {
         let sample = [Sample::new(at_ms, value)];
         let report = conformance::append(&*store, &conformance::series("a", pod), &sample).await;
         assert_eq!(report.accepted, 1);
     };
-    let expected = |pods: &[(&str, f64)]| pods.iter().map(|(pod, value)| ((*pod).to_owned(), *value)).collect();
+    let expected =
+        |pods: &[(&str, f64)]| pods.iter().map(|(pod, value)| ((*pod).to_owned(), *value)).collect();
     write("behind", NOW_MS - 15_000, 1.0).await;
     write("ahead", NOW_MS, 2.0).await;
     assert_eq!(told(NOW_MS).await, expected(&[("behind", 1.0), ("ahead", 2.0)]));

@@ -8,6 +8,8 @@
 //! - Two or three segments of a database that is written to are in memory: each has them as small as its values allow.
 //!   They can't change later: a database that is there keeps those that it has.
 //! - A damaged database panics: every call is guarded and becomes an error that names the database.
+//! - It opens a database by the snapshot file whose name is the last, also one that it was still writing when its
+//!   process ended: [`KeyValue::open`] removes those first.
 //! - New files are not synced into their directories: [`KeyValue::open`] does that.
 //!
 //! What sled writes does not go through [`Disk`]: a watcher is told when a database is synced, after sled
@@ -55,6 +57,7 @@ impl KeyValue {
     /// Opens the database at `path`, or makes it, durably, with segments of this size.
     pub(crate) fn open(disk: &Disk, path: &Path, segment_bytes: usize) -> Result<Self> {
         let is_new = !path.exists();
+        remove_unfinished_snapshots(disk, path)?;
         let segment_bytes = segment_bytes_of(path).unwrap_or(segment_bytes);
         let config = sled::Config::new()
             .path(path)
@@ -160,6 +163,18 @@ impl Tree {
     }
 }
 
+/// Removes the snapshots of the database at `path` that were never finished: nothing was done by them yet. They are
+/// written while a database is being opened, and nobody else opens one.
+fn remove_unfinished_snapshots(disk: &Disk, path: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
+            disk.remove_file(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// The size of the segments of the database at `path`, as its file `conf` has it in a line of its own; `None` where
 /// there is no database, or the file is damaged, which sled then says.
 fn segment_bytes_of(path: &Path) -> Option<usize> {
@@ -257,6 +272,21 @@ mod tests {
         let tree = again.tree("t").expect("a tree");
         assert_eq!(tree.get(b"large").expect("read"), Some(value.clone()));
         tree.put(b"as large", &value).expect("put");
+    }
+
+    #[test]
+    fn a_snapshot_that_was_never_finished_is_not_taken() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("kv");
+        let open = || KeyValue::open(&Disk::default(), &path, 2 << 20).expect("opens");
+        open().tree("t").and_then(|tree| tree.put(b"key", b"value")).expect("put");
+        let unfinished = path.join("snap.FFFFFFFFFFFFFF00.generating");
+        for bytes in [&b""[..], b"a part of it, more than a dozen bytes"] {
+            std::fs::write(&unfinished, bytes).expect("written");
+            let tree = open().tree("t").expect("a tree");
+            assert_eq!(tree.get(b"key").expect("read"), Some(b"value".to_vec()));
+            assert!(!unfinished.exists());
+        }
     }
 
     #[test]

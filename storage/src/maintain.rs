@@ -49,7 +49,7 @@ impl Inner {
         Ok(done)
     }
 
-    /// Seals once memory is full, or a quarter full and nothing comes, holds a partition back, or was sealed long enough
+    /// Seals once memory is full, or an eighth full and nothing comes, holds a partition back, or was sealed long enough
     /// ago. Answers whether it did.
     pub(crate) fn seal_if_due(&self, now_ms: i64, maintenance: &mut MaintenanceState) -> Result<bool> {
         let last_seal_ms = *maintenance.last_seal_ms.get_or_insert(now_ms);
@@ -98,7 +98,7 @@ impl Inner {
     /// than its samples.
     fn much_is_in_memory(&self) -> bool {
         let samples = self.state.counters.head_samples.load(Ordering::Relaxed);
-        samples >= (self.state.options.seal_head_samples / 4).max(1)
+        samples >= (self.state.options.seal_head_samples / 8).max(1)
     }
 
     /// Whether so much has come since the last seal that the next one is due, whatever the time.

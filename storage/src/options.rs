@@ -30,7 +30,7 @@ pub struct Options {
     /// [`Db::maintain`](crate::Db::maintain) seals once the log has grown by this much. Default 16 MiB.
     pub seal_log_bytes: u64,
     /// [`Db::maintain`](crate::Db::maintain) seals once so many samples are in memory, 3 to 16 bytes each,
-    /// or, now and then, a quarter of that and nothing has come for 30 seconds. Default 1.5 million.
+    /// or, now and then, an eighth of that and nothing has come for 30 seconds. Default 2.5 million.
     pub seal_head_samples: u64,
     /// [`Db::maintain`](crate::Db::maintain) seals at least this often. Default 2 hours.
     pub seal_every_ms: i64,
@@ -77,7 +77,7 @@ impl Default for Options {
             ahead_max_ms: 10 * MINUTE_MS,
             partition_ms: 24 * 60 * MINUTE_MS,
             seal_log_bytes: 16 << 20,
-            seal_head_samples: 1_500_000,
+            seal_head_samples: 2_500_000,
             seal_every_ms: 120 * MINUTE_MS,
             blocks_per_partition_max: 8,
             index_memory_max: 8 << 20,

@@ -99,9 +99,9 @@ fn what_is_over_and_quiet_is_sealed_before_its_time() {
 }
 
 #[test]
-fn a_quarter_of_what_makes_a_seal_due_is_sealed_once_nothing_comes() {
+fn an_eighth_of_what_makes_a_seal_due_is_sealed_once_nothing_comes() {
     let dir = tempfile::tempdir().expect("a directory");
-    let options = Options { seal_head_samples: 40, ..Options::default() };
+    let options = Options { seal_head_samples: 80, ..Options::default() };
     let db = Db::open(dir.path(), options, Uuid::from_u128(1)).expect("opens");
     let sealed = |now_ms| db.maintain(now_ms).expect("maintained").sealed;
     let second = |seconds: i64| START_MS + seconds * 1_000;

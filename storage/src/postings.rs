@@ -1,8 +1,11 @@
 //! Postings: for each label, which series carry it. How a selector finds its series.
 
 use crate::matcher::{MatchOp, Matcher};
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use roaring::{MultiOps, RoaringBitmap};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 
 /// Lists of so many series are trimmed once they are stored.
 const TRIMMED_SERIES_MAX: u64 = 64;
@@ -12,7 +15,7 @@ const TRIMMED_SERIES_MAX: u64 = 64;
 pub(crate) struct Postings {
     by_name: BTreeMap<Box<str>, LabelPostings>,
     all: RoaringBitmap,
-    changed: BTreeSet<PostingKey>,
+    changed: Changed,
 }
 
 #[derive(Default)]
@@ -30,6 +33,37 @@ pub(crate) struct PostingKey {
     pub(crate) upper: u16,
 }
 
+/// Pieces that are to be stored. In one block of memory, which goes back whole once they are: by the hundred
+/// thousand they come and go while what lies between them in memory stays.
+#[derive(Default)]
+struct Changed {
+    keys: HashTable<PostingKey>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Changed {
+    fn note(&mut self, name: &str, value: &str, upper: u16) {
+        let Self { keys, hasher } = self;
+        let is_it = |key: &PostingKey| key.upper == upper && *key.value == *value && *key.name == *name;
+        let hash_of = |key: &PostingKey| hasher.hash_one((&*key.name, &*key.value, key.upper));
+        if let Entry::Vacant(free) = keys.entry(hasher.hash_one((name, value, upper)), is_it, hash_of) {
+            free.insert(PostingKey { name: name.into(), value: value.into(), upper });
+        }
+    }
+
+    fn take(&mut self) -> Vec<PostingKey> {
+        let mut keys: Vec<PostingKey> = std::mem::take(&mut self.keys).into_iter().collect();
+        keys.sort_unstable();
+        keys
+    }
+}
+
+/// Without the room that a list was given to grow, if it is of few series: of most labels there are few, and a
+/// copy takes a third.
+fn trimmed(posting: RoaringBitmap) -> RoaringBitmap {
+    if posting.len() <= TRIMMED_SERIES_MAX { posting.clone() } else { posting }
+}
+
 impl Postings {
     /// Adds a series under each of its labels.
     pub(crate) fn add<'a>(&mut self, series: u32, labels: impl Iterator<Item = (&'a str, &'a str)>) {
@@ -45,7 +79,7 @@ impl Postings {
                     posting.insert(series);
                 }
                 None => {
-                    label.by_value.insert(value.into(), RoaringBitmap::from_iter([series]));
+                    label.by_value.insert(value.into(), trimmed(RoaringBitmap::from_iter([series])));
                 }
             }
             self.note_change(series, name, value);
@@ -72,8 +106,7 @@ impl Postings {
     }
 
     fn note_change(&mut self, series: u32, name: &str, value: &str) {
-        let upper = (series >> 16) as u16;
-        self.changed.insert(PostingKey { name: name.into(), value: value.into(), upper });
+        self.changed.note(name, value, (series >> 16) as u16);
     }
 
     /// Adds a stored piece, of which only `known` series count.
@@ -85,12 +118,17 @@ impl Postings {
         self.all |= &series;
         let label = self.by_name.entry(key.name.clone()).or_default();
         label.any |= &series;
-        *label.by_value.entry(key.value.clone()).or_default() |= series;
+        match label.by_value.get_mut(&key.value) {
+            Some(posting) => *posting |= series,
+            None => {
+                label.by_value.insert(key.value.clone(), trimmed(series));
+            }
+        }
     }
 
-    /// Which pieces were changed since the last call.
-    pub(crate) fn take_changed(&mut self) -> BTreeSet<PostingKey> {
-        std::mem::take(&mut self.changed)
+    /// Which pieces were changed since the last call, in their order.
+    pub(crate) fn take_changed(&mut self) -> Vec<PostingKey> {
+        self.changed.take()
     }
 
     /// What a changed piece is now, to be stored.
@@ -99,20 +137,16 @@ impl Postings {
         self.piece(key)
     }
 
-    /// Lets go of the room that a list of few series was given to grow: of most labels there are few, and a
-    /// copy takes a third.
     fn trim(&mut self, key: &PostingKey) {
         let label = self.by_name.get_mut(&key.name);
-        if let Some(posting) = label.and_then(|label| label.by_value.get_mut(&key.value))
-            && posting.len() <= TRIMMED_SERIES_MAX
-        {
-            *posting = posting.clone();
+        if let Some(posting) = label.and_then(|label| label.by_value.get_mut(&key.value)) {
+            *posting = trimmed(std::mem::take(posting));
         }
     }
 
     /// Counts pieces as changed again: they could not be stored.
-    pub(crate) fn put_back(&mut self, changed: BTreeSet<PostingKey>) {
-        self.changed.extend(changed);
+    pub(crate) fn put_back(&mut self, changed: &[PostingKey]) {
+        changed.iter().for_each(|key| self.changed.note(&key.name, &key.value, key.upper));
     }
 
     fn piece(&self, key: &PostingKey) -> RoaringBitmap {

@@ -151,7 +151,7 @@ impl Inner {
     }
 
     /// Puts series and postings, durably.
-    fn put_new(&self, series: &[Arc<Series>], changed: &BTreeSet<PostingKey>) -> Result<()> {
+    fn put_new(&self, series: &[Arc<Series>], changed: &[PostingKey]) -> Result<()> {
         for (place, series) in series.iter().enumerate() {
             self.sync_now_and_then(place)?;
             self.index.put_series(series.id, series.labels.iter())?;
@@ -180,7 +180,7 @@ impl Inner {
         let stored = stored.and_then(|()| self.put_new(&live, &changed));
         if stored.is_err() {
             self.state.unindexed.lock().extend(new);
-            self.state.postings.write().put_back(changed);
+            self.state.postings.write().put_back(&changed);
         }
         stored
     }

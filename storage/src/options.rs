@@ -50,8 +50,8 @@ pub struct Options {
     pub rollup_cache_bytes: usize,
     /// How many series there may be. Default as many as come.
     pub series_limits: SeriesLimits,
-    /// What the thread that writes does once nothing has come for a second: what it allocated and others have freed is
-    /// only given back by itself with some allocators. Default nothing.
+    /// What the thread that writes does once nothing has come for a second, and the one that maintains after it has done
+    /// something: with some allocators a thread alone gives back what it allocated. Default nothing.
     pub when_idle: Option<fn()>,
     /// The way to the file system, which a test may watch and cut off. Default as it is.
     pub disk: Disk,

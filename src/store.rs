@@ -47,16 +47,22 @@ impl Scope {
         }
     }
 
+    /// Whether the series of these labels lies within. Looks for no label where all do.
+    #[must_use]
+    pub fn allows_series(&self, labels: &Labels) -> bool {
+        matches!(self, Self::All) || self.allows(labels.get("namespace"))
+    }
+
     /// Whether all series of a batch lie within.
     ///
     /// # Errors
     /// [`StoreError::OutOfScope`] where one does not, which names its namespace.
     pub fn admits(&self, batch: &WriteBatch) -> Result<(), StoreError> {
-        let mut namespaces = batch.series.iter().map(|labels| labels.get("namespace"));
-        match namespaces.find(|namespace| !self.allows(*namespace)) {
+        match batch.series.iter().find(|labels| !self.allows_series(labels)) {
             None => Ok(()),
             Some(outside) => {
-                Err(StoreError::OutOfScope { namespace: outside.unwrap_or_default().to_owned() })
+                let namespace = outside.get("namespace").unwrap_or_default().to_owned();
+                Err(StoreError::OutOfScope { namespace })
             }
         }
     }

@@ -27,8 +27,8 @@ use server::{Peer, Server};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use workload::{DAY_MS, SLOT_MS};
 
-/// Rounds that are sent one sample of a series a request: 3.2 million samples.
-const LIVE_SLOTS: i64 = 1_152;
+/// Rounds that are sent one sample of a series a request: 12.9 million samples.
+const LIVE_SLOTS: i64 = 4_608;
 /// Rounds that are sent 20 samples of a series a request, made before the clock runs.
 const BACK_FILL_SLOTS: i64 = 1_440;
 const BACK_FILL_SAMPLES: i64 = 20;

@@ -79,9 +79,8 @@ impl<'a> Intake<'a> {
                 return Ok(None);
             }
         };
-        let namespace = labels.get("namespace");
-        if !self.scope.allows(namespace) {
-            let namespace = namespace.unwrap_or_default();
+        if !self.scope.allows_series(&labels) {
+            let namespace = labels.get("namespace").unwrap_or_default();
             let message = format!("namespace {namespace:?} is outside of what these credentials may use");
             self.refuse_series("out_of_scope", pairs, samples, &message);
             return Ok(None);

@@ -168,11 +168,10 @@ fn accept(
         Some(labels) => labels,
         None => checked_labels(pairs).map_err(bad)?,
     };
-    let namespace = labels.get("namespace");
-    if scope.allows(namespace) {
+    if scope.allows_series(&labels) {
         return Ok(labels);
     }
-    let namespace = namespace.unwrap_or_default();
+    let namespace = labels.get("namespace").unwrap_or_default();
     Err(("out_of_scope", format!("namespace {namespace:?} is outside of what these credentials may use")))
 }
 

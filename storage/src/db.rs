@@ -173,7 +173,7 @@ impl Db {
             inner.queued_samples.fetch_sub(samples, Ordering::Relaxed);
             return Err(Error::Overloaded);
         }
-        let series = batch.series.iter().map(|labels| inner.state.resolve(labels)).collect();
+        let series = inner.state.registry.get_or_create_all(&batch.series);
         let append = Append { samples: batch.samples, series, now_ms, out_of_order, done: Box::new(done) };
         inner.commands.try_send(Command::Append(append)).map_err(|refused| {
             inner.queued_samples.fetch_sub(samples, Ordering::Relaxed);

@@ -104,7 +104,8 @@ impl Labels {
         pairs.retain(|(_, value)| !value.as_ref().is_empty());
         check_sorted(&pairs)?;
         let bytes = pairs.iter().map(|(name, value)| (name.as_ref().as_bytes(), value.as_ref().as_bytes()));
-        let packed = String::from_utf8(pack(bytes)).unwrap_or_default();
+        let text_bytes = bytes.clone().map(|(name, value)| name.len() + value.len()).sum();
+        let packed = String::from_utf8(pack(text_bytes, bytes)).unwrap_or_default();
         Ok(Self { packed: packed.into_boxed_str() })
     }
 
@@ -112,35 +113,41 @@ impl Labels {
     /// anything at all is the matter: [`new`](Self::new) says what.
     #[must_use]
     pub fn from_utf8(pairs: &mut Vec<(&[u8], &[u8])>) -> Option<Self> {
-        if !pairs.is_sorted_by(|a, b| a.0 < b.0) {
+        let are_sorted = |pairs: &[(&[u8], &[u8])]| pairs.is_sorted_by(|a, b| a.0 < b.0);
+        if !are_sorted(pairs) {
             pairs.sort_unstable();
+            // One name twice.
+            if !are_sorted(pairs) {
+                return None;
+            }
         }
         // Before anything is left out, so that what is wrong can still be said.
         let fits = |(name, value): &(&[u8], &[u8])| {
             (1..=limits::NAME_BYTES_MAX).contains(&name.len()) && value.len() <= limits::VALUE_BYTES_MAX
         };
-        if !pairs.is_sorted_by(|a, b| a.0 < b.0) || !pairs.iter().all(fits) {
+        if !pairs.iter().all(fits) {
             return None;
         }
         pairs.retain(|(_, value)| !value.is_empty());
-        if pairs.len() > limits::LABELS_MAX {
+        let named = pairs.iter().any(|(name, _)| *name == METRIC_NAME_LABEL.as_bytes());
+        let text_bytes: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if !named || pairs.len() > limits::LABELS_MAX || text_bytes > limits::SET_BYTES_MAX {
             return None;
         }
-        let text_bytes: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let labels = Self { packed: String::from_utf8(pack(pairs.iter().copied())).ok()?.into_boxed_str() };
-        // A character may not begin in one part and end in the next.
-        let mut at = labels.packed.len() - text_bytes;
-        for (name, value) in &*pairs {
-            if !labels.packed.is_char_boundary(at + name.len()) {
-                return None;
-            }
-            at += name.len() + value.len();
-            if !labels.packed.is_char_boundary(at) {
-                return None;
+        let packed = pack(text_bytes, pairs.iter().copied());
+        let is_ascii = packed.is_ascii();
+        let labels = Self { packed: String::from_utf8(packed).ok()?.into_boxed_str() };
+        if !is_ascii {
+            // A character may not begin in one part and end in the next.
+            let mut at = labels.packed.len() - text_bytes;
+            for end in pairs.iter().flat_map(|(name, value)| [name.len(), value.len()]) {
+                at += end;
+                if !labels.packed.is_char_boundary(at) {
+                    return None;
+                }
             }
         }
-        let named = pairs.iter().any(|(name, _)| *name == METRIC_NAME_LABEL.as_bytes());
-        (named && text_bytes <= limits::SET_BYTES_MAX).then_some(labels)
+        Some(labels)
     }
 
     /// Of pairs that have been a set before: valid, and sorted by name.
@@ -267,9 +274,11 @@ fn check_sorted<N: AsRef<str>, V: AsRef<str>>(pairs: &[(N, V)]) -> Result<(), La
     if named { Ok(()) } else { Err(LabelError::NoMetricName) }
 }
 
-/// Packs sorted pairs that are within the bounds.
-fn pack<'a>(pairs: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Vec<u8> {
-    let text_bytes: usize = pairs.clone().map(|(name, value)| name.len() + value.len()).sum();
+/// Packs sorted pairs that are within the bounds, of so many bytes.
+fn pack<'a>(
+    text_bytes: usize,
+    pairs: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone,
+) -> Vec<u8> {
     let mut packed = Vec::with_capacity(NUMBER_BYTES * (1 + 2 * pairs.len()) + text_bytes);
     let mut put =
         |number: usize| packed.extend_from_slice(&[number as u8 & 0x7f, (number >> 7) as u8 & 0x7f]);

@@ -44,7 +44,25 @@ impl Place {
     }
 }
 
+/// So many series of a batch are looked up before others may insert theirs.
+const LOOKED_UP_AT_ONCE: usize = 256;
+
 impl Registry {
+    /// The series of these label sets; made if need be, not yet durable.
+    pub(crate) fn get_or_create_all(&self, sets: &[Labels]) -> Vec<Arc<Series>> {
+        let mut all = Vec::with_capacity(sets.len());
+        for sets in sets.chunks(LOOKED_UP_AT_ONCE) {
+            let before = all.len();
+            let maps = self.maps.read();
+            all.extend(sets.iter().map_while(|labels| maps.find(labels).cloned()));
+            drop(maps);
+            // From the first on that there was not.
+            let known = all.len() - before;
+            all.extend(sets.iter().skip(known).map(|labels| self.get_or_create(labels)));
+        }
+        all
+    }
+
     /// The series of this label set; made if need be, not yet durable.
     pub(crate) fn get_or_create(&self, labels: &Labels) -> Arc<Series> {
         if let Some(series) = self.maps.read().find(labels) {

@@ -29,6 +29,7 @@ pub mod promql;
 pub mod pushgateway;
 pub mod range;
 pub mod rate_limit;
+mod rates;
 pub mod reload;
 pub mod remote_write;
 pub mod remote_write_v2;

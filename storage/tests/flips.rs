@@ -12,6 +12,8 @@ use lookback_storage::{
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 use uuid::Uuid;
 
 const PARTITION_MS: i64 = 10_000;
@@ -192,6 +194,26 @@ fn places(bytes: usize, is_sleds: bool, every: bool) -> Vec<usize> {
     places
 }
 
+/// What `one` makes of each of `all`, in no order.
+fn on_all_cores<T: Copy + Sync, D: Send>(all: &[T], one: impl Fn(T) -> D + Sync) -> Vec<D> {
+    let next = AtomicUsize::new(0);
+    let take = || {
+        let mut done = Vec::new();
+        while let Some(this) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            done.push(one(*this));
+        }
+        done
+    };
+    std::thread::scope(|scope| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let working: Vec<_> = (0..cores).map(|_| scope.spawn(take)).collect();
+        let join = |worker: ScopedJoinHandle<'_, Vec<D>>| {
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        working.into_iter().flat_map(join).collect()
+    })
+}
+
 #[test]
 fn a_flip_or_a_cut_anywhere_is_detected_or_harmless_and_named() {
     let every = std::env::var("LOOKBACK_FLIPS").is_ok_and(|flips| flips == "all");
@@ -209,25 +231,32 @@ fn a_flip_or_a_cut_anywhere_is_detected_or_harmless_and_named() {
             && !(text.ends_with("begun") || text.ends_with("durable"));
         // `durable` that is cut off says nothing, and nothing of sled's own need be read.
         let may_be_unnamed = is_sleds || text.ends_with("durable");
-        let (mut tried, mut hurt, mut lost, mut unnamed) = (0, 0, 0, 0);
+        let mut tries: Vec<(usize, bool)> = Vec::new();
         for at in places(last + 1, is_sleds, every) {
-            let mut flipped = bytes.clone();
-            flipped[at] ^= 1 << (at % 8);
-            let mut tries = vec![(format!("{text}: flip at {at}"), flipped)];
+            tries.push((at, false));
             // The size of sled's files says nothing; a cut is where something is lost.
             if !is_sleds || at % 20 == 0 {
-                tries.push((format!("{text}: cut at {at}"), bytes[..at].to_vec()));
-            }
-            for (what, bytes) in tries {
-                let done = damage(whole.path(), name, &bytes, &what);
-                assert!(done.named_by_verify || may_be_unnamed, "{what}: verify does not name it");
-                assert!(done.named_by_verify || done.lost_samples == 0, "{what}: lost, and not named");
-                tried += 1;
-                hurt += usize::from(done.told);
-                unnamed += usize::from(!done.named_by_verify);
-                lost = lost.max(done.lost_samples);
+                tries.push((at, true));
             }
         }
+        let one = |(at, cut): (usize, bool)| {
+            let (what, bytes) = if cut {
+                (format!("{text}: cut at {at}"), bytes[..at].to_vec())
+            } else {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << (at % 8);
+                (format!("{text}: flip at {at}"), flipped)
+            };
+            let done = damage(whole.path(), name, &bytes, &what);
+            assert!(done.named_by_verify || may_be_unnamed, "{what}: verify does not name it");
+            assert!(done.named_by_verify || done.lost_samples == 0, "{what}: lost, and not named");
+            done
+        };
+        let done = on_all_cores(&tries, one);
+        let tried = done.len();
+        let hurt = done.iter().filter(|done| done.told).count();
+        let unnamed = done.iter().filter(|done| !done.named_by_verify).count();
+        let lost = done.iter().map(|done| done.lost_samples).max().unwrap_or_default();
         eprintln!("{text}: {tried} tried, {hurt} hurt, {unnamed} harmless, at most {lost} samples lost");
     }
 }

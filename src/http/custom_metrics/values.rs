@@ -4,7 +4,7 @@ use super::answer::MetricValueList;
 use super::path::Values;
 use crate::app::App;
 use crate::http::error::ApiError;
-use crate::http::warnings;
+use crate::http::{rates, warnings};
 use crate::kubernetes::autoscalers::{Answer, Counted};
 use crate::kubernetes::catalog::Snapshot;
 use crate::kubernetes::objects::Known;
@@ -15,10 +15,10 @@ use crate::kubernetes::selector::{self, Requirements};
 use crate::query::absence::{Missing, why};
 use crate::query::freshness::{self, LatestPolicy};
 use crate::query::latest::{ObjectValue, Rule, object_values};
-use crate::store::{Context, LabelsRequest, Latest, RangeRequest};
+use crate::store::{Context, LabelsRequest, Latest};
 use crate::time::whole_ms;
 use kube::core::Selector;
-use lookback_storage::{Aggregation, Labels, METRIC_NAME_LABEL, Matcher};
+use lookback_storage::{Labels, METRIC_NAME_LABEL, Matcher};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -254,8 +254,7 @@ impl Asking<'_> {
         }
     }
 
-    /// Puts the rate in place of the value where a rule says that a metric is a counter. The time stays
-    /// the newest sample's own; a series without a rate (one sample only) is left out.
+    /// Puts the rate in place of the value where a rule says that a metric is a counter.
     async fn put_rates(
         &self,
         found: &mut Vec<Latest>,
@@ -274,35 +273,7 @@ impl Asking<'_> {
             }
         };
         for (metric, window) in windows {
-            let mut matchers = matchers.to_vec();
-            matchers.push(Matcher::equal(METRIC_NAME_LABEL, &metric));
-            // Up to the newest sample of each series: those that come in rarely are no slower for it.
-            let newest = found.iter().filter(|latest| latest.labels.metric_name() == metric);
-            let Some(newest_ms) = newest.map(|latest| latest.sample.timestamp_ms).max() else { continue };
-            let request = RangeRequest {
-                matchers,
-                start_ms: newest_ms.min(now_ms),
-                end_ms: newest_ms.min(now_ms),
-                step_ms: whole_ms(window).max(1),
-                aggregation: Aggregation::Avg,
-                counter: true,
-                samples_max: self.app.settings.samples_max,
-                points_max: usize::MAX,
-            };
-            let rates = self.app.store.range(self.context, request).await?;
-            let rates: BTreeMap<_, f64> = rates
-                .series
-                .iter()
-                .filter_map(|series| Some((series.labels.as_ref(), series.samples.first()?.value)))
-                .collect();
-            found.retain_mut(|latest| {
-                if latest.labels.metric_name() != metric {
-                    return true;
-                }
-                let rate = rates.get(latest.labels.as_ref());
-                latest.sample.value = rate.copied().unwrap_or(f64::NAN);
-                rate.is_some()
-            });
+            rates::put(self.app, self.context, matchers, (&metric, window), found, now_ms).await?;
         }
         Ok(())
     }

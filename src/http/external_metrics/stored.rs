@@ -3,18 +3,18 @@
 use super::{Answered, Asked, ExternalMetricValue, ExternalMetricValueList, ITEMS_MAX, MetricLabels};
 use crate::app::App;
 use crate::http::error::ApiError;
-use crate::http::warnings;
+use crate::http::{rates, warnings};
 use crate::kubernetes::quantity::{Quantity, saturating_milli};
 use crate::kubernetes::resources::{NAMESPACE_LABEL, RESOURCE_INFO_METRIC};
 use crate::kubernetes::selector::Requirements;
 use crate::kubernetes::served::GroupVersion;
 use crate::query::absence::{Missing, why_external};
 use crate::query::freshness::LatestPolicy;
-use crate::store::{Context, LabelsRequest, Latest, RangeRequest};
+use crate::store::{Context, LabelsRequest, Latest};
 use crate::time::whole_ms;
 use axum::http::StatusCode;
 use jiff::Timestamp;
-use lookback_storage::{Aggregation, METRIC_NAME_LABEL, Matcher};
+use lookback_storage::{METRIC_NAME_LABEL, Matcher};
 use std::collections::BTreeMap;
 
 /// A question, with what it takes to answer it.
@@ -53,7 +53,9 @@ impl Asking<'_> {
             );
             return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message));
         }
-        put_rates(app, context, &matchers, &policy, &mut found, now_ms).await?;
+        if let Some(window) = policy.rate_window {
+            rates::put(app, context, &matchers, (&asked.metric, window), &mut found, now_ms).await?;
+        }
         let window = policy.rate_window.map(|window| window.as_secs());
         let mut items = Vec::with_capacity(found.len());
         let (mut sum_milli, mut oldest_ms, mut held) = (0_i64, None::<i64>, 0);
@@ -129,42 +131,4 @@ fn item(
         window,
         value: quantity.to_string(),
     })
-}
-
-/// Puts the rate in place of the value where a rule says that the metric is a counter; a series without
-/// one is left out.
-async fn put_rates(
-    app: &App,
-    context: &Context,
-    matchers: &[Matcher],
-    policy: &LatestPolicy,
-    found: &mut Vec<Latest>,
-    now_ms: i64,
-) -> Result<(), ApiError> {
-    let newest_ms = found.iter().map(|latest| latest.sample.timestamp_ms).max();
-    let (Some(window), Some(newest_ms)) = (policy.rate_window, newest_ms) else { return Ok(()) };
-    let request = RangeRequest {
-        matchers: matchers.to_vec(),
-        start_ms: newest_ms.min(now_ms),
-        end_ms: newest_ms.min(now_ms),
-        step_ms: whole_ms(window).max(1),
-        aggregation: Aggregation::Avg,
-        counter: true,
-        samples_max: app.settings.samples_max,
-        points_max: usize::MAX,
-    };
-    let rates = app.store.range(context, request).await?;
-    let rates: BTreeMap<_, f64> = rates
-        .series
-        .iter()
-        .filter_map(|series| Some((series.labels.as_ref(), series.samples.first()?.value)))
-        .collect();
-    found.retain_mut(|latest| match rates.get(latest.labels.as_ref()) {
-        Some(rate) => {
-            latest.sample.value = *rate;
-            true
-        }
-        None => false,
-    });
-    Ok(())
 }

@@ -140,7 +140,7 @@ fn within<T>(scope: &Scope, matchers: &[Matcher], use_selection: impl FnOnce(Sel
     match scope {
         Scope::All => use_selection(Selection { matchers, visible: None }),
         Scope::Namespaces(_) => {
-            let visible = |labels: &Labels| scope.allows(labels.get("namespace"));
+            let visible = |labels: &Labels| scope.allows_series(labels);
             use_selection(Selection { matchers, visible: Some(&visible) })
         }
     }

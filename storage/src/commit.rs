@@ -210,7 +210,7 @@ impl Committer {
     /// Decides which samples of an append are taken.
     fn admit(&self, mut append: Append, newcomers: &mut Newcomers) -> Pending {
         for series in append.series.iter_mut().filter(|series| series.is_removed()) {
-            *series = self.state.resolve(&series.labels.to_labels());
+            *series = self.state.registry.get_or_create(&series.labels.to_labels());
         }
         let retention = self.state.retention();
         let mut report = WriteReport::default();

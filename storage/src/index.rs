@@ -403,7 +403,7 @@ pub(crate) fn make_anew(disk: &Disk, path: &Path, store: StoreRecord, whole: &Wh
         index.put_series(*id, labels.iter())?;
         postings.add(*id, labels.iter());
     }
-    for key in postings.take_changed() {
+    for key in postings.take_changed().in_order() {
         index.put_postings(&key, &postings.changed_piece(&key))?;
     }
     let mut blocks: BTreeMap<(&str, i64), Vec<BlockRecord>> = BTreeMap::new();

@@ -140,8 +140,8 @@ impl Labels {
         if !is_ascii {
             // A character may not begin in one part and end in the next.
             let mut at = labels.packed.len() - text_bytes;
-            for end in pairs.iter().flat_map(|(name, value)| [name.len(), value.len()]) {
-                at += end;
+            for bytes in pairs.iter().flat_map(|(name, value)| [name.len(), value.len()]) {
+                at += bytes;
                 if !labels.packed.is_char_boundary(at) {
                     return None;
                 }

@@ -46,6 +46,7 @@ impl Inner {
         }
         self.tidy_catalog()?;
         self.index.let_go_of_memory(self.state.options.index_memory_max)?;
+        drop(maintenance);
         if done != Maintained::default()
             && let Some(when_idle) = self.state.options.when_idle
         {

@@ -50,8 +50,9 @@ pub struct Options {
     pub rollup_cache_bytes: usize,
     /// How many series there may be. Default as many as come.
     pub series_limits: SeriesLimits,
-    /// What the thread that writes does once nothing has come for a second, and the one that maintains after it has done
-    /// something: with some allocators a thread alone gives back what it allocated. Default nothing.
+    /// What a thread does when it has done its work: the one that writes once nothing has come for a second, the one that
+    /// maintains after each time that something was due. With some allocators memory that others have freed goes back
+    /// only by the thread that allocated it. Default nothing.
     pub when_idle: Option<fn()>,
     /// The way to the file system, which a test may watch and cut off. Default as it is.
     pub disk: Disk,

@@ -7,7 +7,7 @@ use roaring::{MultiOps, RoaringBitmap};
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
-/// Lists of so many series are trimmed once they are stored.
+/// Lists of at most so many series have no room to grow when they are made, loaded, and stored.
 const TRIMMED_SERIES_MAX: u64 = 64;
 
 /// Series numbers by label name and value.
@@ -33,26 +33,27 @@ pub(crate) struct PostingKey {
     pub(crate) upper: u16,
 }
 
-/// Pieces that are to be stored. In one block of memory, which goes back whole once they are: by the hundred
-/// thousand they come and go while what lies between them in memory stays.
+/// Pieces that are to be stored, in a table rather than in nodes of a tree, which would lie between those of the
+/// postings and leave their pages half empty. With their hashes, so that a table that grows need not look at text.
 #[derive(Default)]
-struct Changed {
-    keys: HashTable<PostingKey>,
+pub(crate) struct Changed {
+    keys: HashTable<(u64, PostingKey)>,
     hasher: DefaultHashBuilder,
 }
 
 impl Changed {
     fn note(&mut self, name: &str, value: &str, upper: u16) {
-        let Self { keys, hasher } = self;
-        let is_it = |key: &PostingKey| key.upper == upper && *key.value == *value && *key.name == *name;
-        let hash_of = |key: &PostingKey| hasher.hash_one((&*key.name, &*key.value, key.upper));
-        if let Entry::Vacant(free) = keys.entry(hasher.hash_one((name, value, upper)), is_it, hash_of) {
-            free.insert(PostingKey { name: name.into(), value: value.into(), upper });
+        let hash = self.hasher.hash_one((name, value, upper));
+        let is_it =
+            |(_, key): &(u64, PostingKey)| key.upper == upper && *key.value == *value && *key.name == *name;
+        if let Entry::Vacant(free) = self.keys.entry(hash, is_it, |(hash, _)| *hash) {
+            free.insert((hash, PostingKey { name: name.into(), value: value.into(), upper }));
         }
     }
 
-    fn take(&mut self) -> Vec<PostingKey> {
-        let mut keys: Vec<PostingKey> = std::mem::take(&mut self.keys).into_iter().collect();
+    /// The pieces in their order, so that they are stored side by side.
+    pub(crate) fn in_order(self) -> Vec<PostingKey> {
+        let mut keys: Vec<PostingKey> = self.keys.into_iter().map(|(_, key)| key).collect();
         keys.sort_unstable();
         keys
     }
@@ -126,9 +127,9 @@ impl Postings {
         }
     }
 
-    /// Which pieces were changed since the last call, in their order.
-    pub(crate) fn take_changed(&mut self) -> Vec<PostingKey> {
-        self.changed.take()
+    /// Which pieces were changed since the last call. A short call: who holds the postings keeps writers waiting.
+    pub(crate) fn take_changed(&mut self) -> Changed {
+        std::mem::take(&mut self.changed)
     }
 
     /// What a changed piece is now, to be stored.
@@ -296,7 +297,7 @@ mod tests {
 
             let known = postings.all.clone();
             let mut reloaded = Postings::default();
-            for key in postings.take_changed() {
+            for key in postings.take_changed().in_order() {
                 reloaded.load(&key, &postings.changed_piece(&key), &known);
             }
             prop_assert_eq!(reloaded.select(&matchers), expected);

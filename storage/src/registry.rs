@@ -194,6 +194,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_batch_gets_its_series_in_its_order() {
+        let set = |pod: usize| Labels::new([("__name__", "m"), ("pod", &pod.to_string())]).expect("valid");
+        let registry = Registry::default();
+        for pod in (0..700).filter(|pod| pod % 3 == 0 || *pod < LOOKED_UP_AT_ONCE) {
+            registry.get_or_create(&set(pod));
+        }
+        // Known ones only, then known and new ones, one of them twice.
+        let sets: Vec<Labels> = (0..700).chain([5, 599, 699]).map(set).collect();
+        let all = registry.get_or_create_all(&sets);
+        assert_eq!(all.len(), sets.len());
+        for (series, labels) in all.iter().zip(&sets) {
+            assert!(series.labels.are(labels) && series.id == registry.get_or_create(labels).id);
+        }
+        assert_eq!(registry.all().len(), 700);
+    }
+
+    #[test]
     fn a_forgotten_series_that_comes_back_does_not_stand_in_for_its_successor() {
         let labels = Labels::new([("__name__", "m")]).expect("valid");
         for order in [[1, 2], [2, 1]] {

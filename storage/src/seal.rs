@@ -175,6 +175,7 @@ impl Inner {
     fn index_new_series(&self) -> Result<()> {
         let new = std::mem::take(&mut *self.state.unindexed.lock());
         let changed = self.state.postings.write().take_changed();
+        let changed = changed.in_order();
         let live: Vec<Arc<Series>> = new.iter().filter(|series| !series.is_removed()).cloned().collect();
         let stored = self.catalog.lock().add(&live, &self.state.deletes());
         let stored = stored.and_then(|()| self.put_new(&live, &changed));

@@ -5,7 +5,6 @@ use crate::deletes::Deletes;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::handed_out::HandedOut;
-use crate::labels::Labels;
 use crate::options::Options;
 use crate::postings::Postings;
 use crate::registry::Registry;
@@ -188,11 +187,6 @@ impl State {
     /// Counts samples that are no longer in memory.
     pub(crate) fn count_gone_from_head(&self, samples: usize) {
         self.counters.head_samples.fetch_sub(samples as u64, Ordering::Relaxed);
-    }
-
-    /// The series of this label set; made if need be.
-    pub(crate) fn resolve(&self, labels: &Labels) -> Arc<Series> {
-        self.registry.get_or_create(labels)
     }
 
     /// Whether the time of the partition that begins there is over, for what comes late too.

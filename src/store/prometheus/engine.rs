@@ -141,7 +141,7 @@ impl Engine {
         let mut gathered = Gathered { pick, left: samples_max, is_too_large: false, open: None, visit };
         let read = self.client.raw(method, &asked, (start_ms, end_ms), pick, timeout, |mut part| {
             // The engine was asked for these only; that it kept to it is not left to trust.
-            let is_asked = scope.allows(part.labels.get("namespace"))
+            let is_asked = scope.allows_series(&part.labels)
                 && matchers.iter().all(|matcher| matcher.matches(&part.labels));
             part.samples.retain(|sample| (start_ms..=end_ms).contains(&sample.timestamp_ms));
             if !is_asked || part.samples.is_empty() {

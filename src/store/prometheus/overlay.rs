@@ -147,7 +147,7 @@ impl Overlay {
         let mut look_into = |series: &HashMap<Arc<Labels>, Entry>| {
             for (labels, entry) in series {
                 let Some((sample, durable)) = entry.newest else { continue };
-                if scope.allows(labels.get("namespace")) && matchers.iter().all(|m| m.matches(labels)) {
+                if scope.allows_series(labels) && matchers.iter().all(|m| m.matches(labels)) {
                     found.push(Latest { labels: Arc::clone(labels), sample, durable });
                 }
             }
@@ -180,8 +180,7 @@ impl Overlay {
         for (labels, entry) in known.by_name.values_mut().flatten() {
             let lies_within =
                 entry.newest.is_some_and(|(sample, _)| (start_ms..=end_ms).contains(&sample.timestamp_ms));
-            let is_meant =
-                scope.allows(labels.get("namespace")) && matchers.iter().all(|m| m.matches(labels));
+            let is_meant = scope.allows_series(labels) && matchers.iter().all(|m| m.matches(labels));
             if lies_within && is_meant {
                 entry.newest = None;
             }

@@ -93,7 +93,7 @@ impl SeriesReader for RemoteReader {
         let asked = engine.client().series(&selectors, within_ms, engine.timeout(*timeout));
         let found = complete(self.runtime.block_on(asked), *timeout)?;
         let kept = |labels: &Labels| {
-            scope.allows(labels.get("namespace")) && matchers.iter().all(|matcher| matcher.matches(labels))
+            scope.allows_series(labels) && matchers.iter().all(|matcher| matcher.matches(labels))
         };
         let series = found.into_iter().filter_map(|labels| Labels::new(labels).ok()).filter(kept);
         let mut series: Vec<_> = series.map(Arc::new).collect();

@@ -20,6 +20,7 @@ pub struct MiMalloc;
 const ALIGN_OF_ALL: usize = 16;
 
 /// Whether a block is aligned as it must be without a word.
+#[inline]
 fn is_aligned_anyway(layout: Layout, bytes: usize) -> bool {
     layout.align() <= ALIGN_OF_ALL && layout.align() <= bytes
 }
@@ -28,6 +29,7 @@ fn is_aligned_anyway(layout: Layout, bytes: usize) -> bool {
 // SAFETY: mimalloc gives what `GlobalAlloc` asks for: blocks of at least the size, or null; aligned, since a
 // block of mimalloc is a multiple of 16 bytes and begins at one, and those of 8 bytes and less at one of 8.
 unsafe impl GlobalAlloc for MiMalloc {
+    #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let bytes = layout.size();
         // SAFETY: both take numbers by value, and a layout's alignment is a power of two.
@@ -41,6 +43,7 @@ unsafe impl GlobalAlloc for MiMalloc {
         block.cast()
     }
 
+    #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         let bytes = layout.size();
         // SAFETY: as of `alloc`.
@@ -54,11 +57,13 @@ unsafe impl GlobalAlloc for MiMalloc {
         block.cast()
     }
 
+    #[inline]
     unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
         // SAFETY: the caller says that the block is one of this allocator, however it was asked for.
         unsafe { mi_free(block.cast::<c_void>()) }
     }
 
+    #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
         // SAFETY: as of `alloc` and `dealloc`.
         let block = unsafe {

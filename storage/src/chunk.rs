@@ -4,6 +4,7 @@
 //! Series that are scraped together have the same timestamps: a block keeps such a column once.
 
 use crate::codec::{self, Effort};
+use crate::each::Steps;
 use crate::sample::Sample;
 use thiserror::Error;
 
@@ -42,27 +43,39 @@ pub(crate) fn encode_values(values: &[f64], effort: Effort) -> Vec<u8> {
 #[cfg(test)]
 pub(crate) fn decode(times: &[u8], values: &[u8], count: usize) -> Result<Vec<Sample>, ChunkError> {
     let mut samples = Vec::new();
-    decode_into(times, values, count, (i64::MIN, i64::MAX), &mut samples)?;
+    decode_into(times, values, count, (i64::MIN, i64::MAX), None, &mut samples)?;
     Ok(samples)
 }
 
-/// Appends those of the `count` samples of two columns that lie in `[start_ms, end_ms]`.
+/// Appends those of the `count` samples of two columns that lie in `[start_ms, end_ms]`; with `steps` the newest at each
+/// of them, and the last.
 pub(crate) fn decode_into(
     times: &[u8],
     values: &[u8],
     count: usize,
     (start_ms, end_ms): (i64, i64),
+    steps: Option<Steps>,
     samples: &mut Vec<Sample>,
 ) -> Result<(), ChunkError> {
     if count > CHUNK_SAMPLES_MAX {
         return Err(ChunkError::Undecodable("number of samples"));
     }
     let times = codec::decode_times(checked(times, TIMES)?, count).ok_or(ChunkError::Undecodable(TIMES))?;
-    let values =
-        codec::decode_values(checked(values, VALUES)?, count).ok_or(ChunkError::Undecodable(VALUES))?;
+    let values = checked(values, VALUES)?;
+    let undecodable = || ChunkError::Undecodable(VALUES);
     let from = times.partition_point(|time_ms| *time_ms < start_ms);
     let to = times.partition_point(|time_ms| *time_ms <= end_ms).max(from);
-    let within = times.get(from..to).unwrap_or_default().iter().zip(values.get(from..to).unwrap_or_default());
+    let within = times.get(from..to).unwrap_or_default();
+    if let Some(steps) = steps {
+        let places = steps.newest(within);
+        let all: Vec<usize> = places.iter().map(|place| from + place).collect();
+        let values = codec::decode_values_at(values, count, &all).ok_or_else(undecodable)?;
+        let times = places.iter().filter_map(|place| within.get(*place));
+        samples.extend(times.zip(values).map(|(time_ms, value)| Sample::new(*time_ms, value)));
+        return Ok(());
+    }
+    let values = codec::decode_values(values, count).ok_or_else(undecodable)?;
+    let within = within.iter().zip(values.get(from..to).unwrap_or_default());
     samples.extend(within.map(|(time_ms, value)| Sample::new(*time_ms, *value)));
     Ok(())
 }

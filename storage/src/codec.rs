@@ -13,7 +13,7 @@ mod xor;
 
 pub(crate) use decimal::{scaled_by, unscaled_by};
 pub(crate) use times::{decode_times, encode_times, time_codec_name};
-pub(crate) use values::{decode_values, encode_values, value_codec_name};
+pub(crate) use values::{decode_values, decode_values_at, encode_values, value_codec_name};
 
 /// How much is spent on a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -133,7 +133,7 @@ pub use append::{NewSample, OutOfOrder, Reject, WriteBatch, WriteReport};
 pub use backup::{BackupReport, restore, restore_stream};
 pub use db::{Db, Stats};
 pub use disk::{Change, Disk, Watcher};
-pub use each::{Pick, Visit};
+pub use each::{Pick, Steps, Visit};
 pub use error::{Error, Result};
 pub use extent::Extent;
 pub use inspect::{Inspected, InspectedCodec, InspectedLog, InspectedPartition, InspectedRollups, inspect};

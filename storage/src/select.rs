@@ -5,6 +5,7 @@
 
 use crate::block::{Block, ChunkEntry};
 use crate::deletes::Deletes;
+use crate::each::Steps;
 use crate::error::{Error, Result};
 use crate::labels::Labels;
 use crate::matcher::Matcher;
@@ -110,6 +111,18 @@ impl State {
         end_ms: i64,
         samples_max: usize,
     ) -> Result<Option<Vec<Sample>>> {
+        self.read_series_at(series, start_ms, end_ms, None, samples_max)
+    }
+
+    /// The same; with `steps` of what is in blocks no more need be there than the newest at each of them.
+    pub(crate) fn read_series_at(
+        &self,
+        series: &Series,
+        start_ms: i64,
+        end_ms: i64,
+        steps: Option<Steps>,
+        samples_max: usize,
+    ) -> Result<Option<Vec<Sample>>> {
         let start_ms = start_ms.max(self.oldest_read_ms(&self.retention(), series));
         let mut in_memory = Vec::new();
         series.read_head(start_ms, end_ms, &mut in_memory);
@@ -122,12 +135,15 @@ impl State {
         }
         // Blocks are in the order in which they were made; in time order nothing is left to be sorted.
         chunks.sort_by_key(|(_, entry)| entry.min_ms);
-        let most: usize = chunks.iter().map(|(_, entry)| entry.samples as usize).sum();
+        let most = match steps {
+            Some(_) => 0,
+            None => chunks.iter().map(|(_, entry)| entry.samples as usize).sum::<usize>(),
+        };
         let mut samples = Vec::with_capacity(most.min(samples_max).saturating_add(in_memory.len()));
         // A chunk has its samples in time order: where none reaches into the next, neither do their samples.
         let mut in_order = chunks.is_sorted_by(|(_, one), (_, next)| one.last_ms < next.min_ms);
         for (block, entry) in chunks {
-            self.read_entry(block, &entry, (start_ms, end_ms), &deletes, &mut samples)?;
+            self.read_entry(block, &entry, (start_ms, end_ms), steps, &deletes, &mut samples)?;
             if samples.len() > samples_max {
                 // A sample may lie in two places.
                 sort_and_deduplicate(&mut samples);
@@ -154,15 +170,17 @@ impl State {
         block: &Block,
         entry: &ChunkEntry,
         range_ms: (i64, i64),
+        steps: Option<Steps>,
         deletes: &Deletes,
         samples: &mut Vec<Sample>,
     ) -> Result<()> {
         let sealed_seq = block.record().sealed_seq;
         if !deletes.touches(entry.series, sealed_seq) {
-            return self.told(block.read_into(entry, range_ms, samples)).map(drop);
+            return self.told(block.read_into(entry, range_ms, steps, samples)).map(drop);
         }
+        // All of them: the newest at a step may be one that is deleted.
         let mut of_entry = Vec::new();
-        self.told(block.read_into(entry, range_ms, &mut of_entry))?;
+        self.told(block.read_into(entry, range_ms, None, &mut of_entry))?;
         deletes.apply(entry.series, sealed_seq, &mut of_entry);
         samples.append(&mut of_entry);
         Ok(())
@@ -219,7 +237,7 @@ impl State {
                     continue;
                 }
                 let mut left = Vec::new();
-                self.read_entry(block, &entry, (i64::MIN, i64::MAX), &deletes, &mut left)?;
+                self.read_entry(block, &entry, (i64::MIN, i64::MAX), None, &deletes, &mut left)?;
                 note(&mut newest, &left);
             }
         }

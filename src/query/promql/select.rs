@@ -6,7 +6,7 @@ use super::expr::{Moment, Selector};
 use super::labels::SeriesLabels;
 use super::series::{Points, Series};
 use super::steps::Steps;
-use lookback_storage::{Pick, Sample};
+use lookback_storage::{Pick, Sample, Steps as Instants};
 
 /// What is told of the sample that stands for a series.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,10 @@ impl Engine<'_> {
                 return Ok(());
             }
         }
-        let pick = if first_ms == last_ms { Pick::Newest } else { Pick::All };
+        let pick = match first_ms == last_ms {
+            true => Pick::Newest,
+            false => Pick::AtSteps(Instants { first_ms, step_ms: steps.step_ms() }),
+        };
         let counts = self.hold(steps.count())?;
         self.read(&selector.matchers, range, pick, &mut |labels, samples| {
             let mut points = Points::absent(steps.count());

@@ -192,11 +192,11 @@ impl<V: FnMut(Labels, Vec<Sample>) -> ControlFlow<()>> Gathered<V> {
         let Some(open) = &mut self.open else { return ControlFlow::Continue(()) };
         match self.pick {
             Pick::Newest => keep_newest(&mut open.samples),
-            Pick::All if open.samples.len() > self.left => {
+            _ if open.samples.len() > self.left => {
                 sort_and_deduplicate(&mut open.samples);
                 self.is_too_large = open.samples.len() > self.left;
             }
-            Pick::All => {}
+            _ => {}
         }
         if self.is_too_large { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
@@ -206,7 +206,7 @@ impl<V: FnMut(Labels, Vec<Sample>) -> ControlFlow<()>> Gathered<V> {
             return ControlFlow::Continue(());
         };
         sort_and_deduplicate(&mut samples);
-        if self.pick == Pick::All {
+        if self.pick != Pick::Newest {
             self.spend(samples.len())?;
         }
         if samples.is_empty() { ControlFlow::Continue(()) } else { (self.visit)(labels, samples) }

@@ -4,6 +4,7 @@ use super::entries::{Column, Entries};
 use super::{BlockRecord, ChunkEntry, FOOTER_BYTES, FOOTER_MAGIC, HEADER_BYTES, HEADER_MAGIC, Stage};
 use crate::bytes::Reader;
 use crate::chunk;
+use crate::each::Steps;
 use crate::error::{Error, Result};
 use crate::sample::Sample;
 use std::fs::File;
@@ -120,15 +121,16 @@ impl Block {
     /// The samples of one chunk.
     pub(crate) fn read(&self, entry: &ChunkEntry) -> Result<Vec<Sample>> {
         let mut samples = Vec::with_capacity(entry.samples as usize);
-        self.read_into(entry, (i64::MIN, i64::MAX), &mut samples)?;
+        self.read_into(entry, (i64::MIN, i64::MAX), None, &mut samples)?;
         Ok(samples)
     }
 
-    /// Appends the samples of one chunk that lie in `[start_ms, end_ms]`.
+    /// Appends the samples of one chunk that lie in `[start_ms, end_ms]`; with `steps` the newest at each of them.
     pub(crate) fn read_into(
         &self,
         entry: &ChunkEntry,
         range_ms: (i64, i64),
+        steps: Option<Steps>,
         samples: &mut Vec<Sample>,
     ) -> Result<()> {
         let damaged = |error: &dyn std::fmt::Display| {
@@ -151,7 +153,7 @@ impl Block {
         };
         read.map_err(|error| damaged(&error))?;
         let (times, values) = bytes.split_at(times_bytes);
-        chunk::decode_into(times, values, entry.samples as usize, range_ms, samples)
+        chunk::decode_into(times, values, entry.samples as usize, range_ms, steps, samples)
             .map_err(|error| damaged(&error))
     }
 }

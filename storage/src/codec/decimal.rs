@@ -139,13 +139,31 @@ impl Scaled {
         Some(Self { exponent, base, divisor, exceptions, numbers: Vec::new() })
     }
 
+    /// The values that the numbers at these places, which rise, stand for.
+    pub(super) fn values_at(&self, numbers: &[u64], places: &[usize]) -> Option<Vec<f64>> {
+        let power = *POWERS.get(usize::from(self.exponent))?;
+        let mut exceptions = self.exceptions.iter().peekable();
+        let value = |place: &usize| {
+            while exceptions.next_if(|(exception, _)| exception < place).is_some() {}
+            match exceptions.next_if(|(exception, _)| exception == place) {
+                Some((_, value_bits)) => Some(f64::from_bits(*value_bits)),
+                None => Some(self.whole(*numbers.get(*place)?) as f64 / power),
+            }
+        };
+        places.iter().map(value).collect()
+    }
+
+    #[inline]
+    fn whole(&self, number: u64) -> i64 {
+        self.base.wrapping_add((number as i64).wrapping_mul(self.divisor as i64))
+    }
+
     /// The values that these numbers stand for.
     pub(super) fn values(&self, numbers: Vec<u64>) -> Option<Vec<f64>> {
         let power = *POWERS.get(usize::from(self.exponent))?;
-        let (base, divisor) = (self.base, self.divisor as i64);
-        let whole = |number: u64| base.wrapping_add((number as i64).wrapping_mul(divisor));
         // In place, as numbers of one size are.
-        let mut values: Vec<f64> = numbers.into_iter().map(|number| whole(number) as f64 / power).collect();
+        let mut values: Vec<f64> =
+            numbers.into_iter().map(|number| self.whole(number) as f64 / power).collect();
         for (place, value_bits) in &self.exceptions {
             *values.get_mut(*place)? = f64::from_bits(*value_bits);
         }

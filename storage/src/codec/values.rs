@@ -145,23 +145,40 @@ fn packed_smaller(scaled: &Scaled) -> (ValueCodec, Vec<u8>) {
 
 /// Takes [`encode_values`] back: `count` values, which are all that the bytes hold.
 pub(crate) fn decode_values(bytes: &[u8], count: usize) -> Option<Vec<f64>> {
+    decode(bytes, count, None)
+}
+
+/// Those at these places, which rise, of the `count` values of a column.
+pub(crate) fn decode_values_at(bytes: &[u8], count: usize, places: &[usize]) -> Option<Vec<f64>> {
+    decode(bytes, count, Some(places))
+}
+
+fn decode(bytes: &[u8], count: usize, places: Option<&[usize]>) -> Option<Vec<f64>> {
+    let picked = |values: Vec<f64>| match places {
+        Some(places) => places.iter().map(|place| values.get(*place).copied()).collect(),
+        None => Some(values),
+    };
+    let unscaled = |scaled: &Scaled, numbers: Vec<u64>| match places {
+        Some(places) => scaled.values_at(&numbers, places),
+        None => scaled.values(numbers),
+    };
     let (codec, column) = bytes.split_first()?;
     match ValueCodec::of(*codec)? {
         ValueCodec::Raw => {
             let (words, rest) = column.as_chunks::<8>();
             let whole = rest.is_empty() && words.len() == count;
-            whole.then(|| words.iter().map(|word| f64::from_le_bytes(*word)).collect())
+            picked(whole.then(|| words.iter().map(|word| f64::from_le_bytes(*word)).collect())?)
         }
         ValueCodec::Constant => {
             let value = f64::from_le_bytes(column.try_into().ok()?);
-            Some(vec![value; count])
+            Some(vec![value; places.map_or(count, <[usize]>::len)])
         }
-        ValueCodec::Xor => xor::decode(column, count),
-        ValueCodec::Pco => quantile::decode(column, count),
+        ValueCodec::Xor => picked(xor::decode(column, count)?),
+        ValueCodec::Pco => picked(quantile::decode(column, count)?),
         ValueCodec::DecimalPco => {
             let mut reader = Reader::new(column);
             let scaled = Scaled::read_header(&mut reader, count)?;
-            scaled.values(quantile::decode::<u64>(reader.rest(), count)?)
+            unscaled(&scaled, quantile::decode::<u64>(reader.rest(), count)?)
         }
         packed @ (ValueCodec::DecimalPacked | ValueCodec::DecimalDeltaPacked) => {
             let mut reader = Reader::new(column);
@@ -174,7 +191,7 @@ pub(crate) fn decode_values(bytes: &[u8], count: usize) -> Option<Vec<f64>> {
                     *number = sum;
                 }
             }
-            reader.rest().is_empty().then(|| scaled.values(numbers)).flatten()
+            reader.rest().is_empty().then(|| unscaled(&scaled, numbers)).flatten()
         }
     }
 }
@@ -188,6 +205,10 @@ mod tests {
         let mut bytes = Vec::new();
         encode_values(values, effort, &mut bytes);
         let back = decode_values(&bytes, values.len()).expect("decodes");
+        let places: Vec<usize> = (0..values.len()).filter(|place| place % 3 != 1).collect();
+        let some = decode_values_at(&bytes, values.len(), &places).expect("decodes");
+        assert!(some.iter().zip(&places).all(|(value, place)| value.to_bits() == back[*place].to_bits()));
+        assert_eq!(some.len(), places.len());
         let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&back), bits(values));
         (ValueCodec::of(bytes[0]).expect("known"), bytes.len())

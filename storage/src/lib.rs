@@ -60,7 +60,7 @@
 //! | `recover` | index and log brought into memory at the start |
 //! | `backup`, `verify`, `inspect` | copies of a store, and stores of copies; every checksum; what takes how much |
 //! | `repair`, `quarantine` | a damaged index or log: what can be read is taken, the rest set aside |
-//! | `commit` | the one thread that changes the store: group commit |
+//! | `commit` | the one thread that changes the store: group commit; `groups`: what one writes |
 //! | `seal`, `merge`, `maintain` | memory to blocks; blocks to fewer; what is done when |
 //! | `retention`, `expire`, `room` | rules and classes; what goes by age, and for want of room |
 //! | `select`, `each`, `pieces` | reads: memory and blocks merged; one series after another; everything in pieces |

@@ -5,7 +5,7 @@
 use crate::backup::{Manifest, restore_stream};
 use crate::block::{Block, BlockRecord, fuzz_index};
 use crate::catalog;
-use crate::codec::{decode_times, decode_values};
+use crate::codec::{decode_times, decode_values, decode_values_at};
 use crate::disk::Disk;
 use crate::index::StoreRecord;
 use crate::log;
@@ -25,9 +25,11 @@ pub fn codec(bytes: &[u8]) {
     if let Some(times) = decode_times(column, count) {
         assert_eq!(times.len(), count);
     }
-    if let Some(values) = decode_values(column, count) {
-        assert_eq!(values.len(), count);
-    }
+    let values = decode_values(column, count);
+    assert!(values.as_ref().is_none_or(|values| values.len() == count));
+    let places: Vec<usize> = (0..count).step_by(3).collect();
+    let some = decode_values_at(column, count, &places);
+    assert_eq!(some.map(|some| some.len()), values.map(|_| places.len()));
 }
 
 /// A block: its index, and, in the directory `dir`, a whole file.

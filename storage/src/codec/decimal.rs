@@ -142,6 +142,10 @@ impl Scaled {
     /// The values that the numbers at these places, which rise, stand for.
     pub(super) fn values_at(&self, numbers: &[u64], places: &[usize]) -> Option<Vec<f64>> {
         let power = *POWERS.get(usize::from(self.exponent))?;
+        // Damage, wherever it is asked.
+        if self.exceptions.last().is_some_and(|(place, _)| *place >= numbers.len()) {
+            return None;
+        }
         let mut exceptions = self.exceptions.iter().peekable();
         let value = |place: &usize| {
             while exceptions.next_if(|(exception, _)| exception < place).is_some() {}

@@ -291,9 +291,15 @@ mod tests {
         #[test]
         fn every_codec_takes_any_bytes(codec in 0u8..9, body in proptest::collection::vec(any::<u8>(), 0..300), count in 0usize..500) {
             let bytes = [&[codec], body.as_slice()].concat();
-            if let Some(values) = decode_values(&bytes, count) {
-                prop_assert_eq!(values.len(), count);
-            }
+            let values = decode_values(&bytes, count);
+            prop_assert!(values.as_ref().is_none_or(|values| values.len() == count));
+            // Those at some places are taken or refused as all are.
+            let places: Vec<usize> = (0..count).step_by(3).collect();
+            let bits = |value: &f64| value.to_bits();
+            let some: Option<Vec<u64>> =
+                decode_values_at(&bytes, count, &places).map(|some| some.iter().map(bits).collect());
+            let of_all = values.map(|values| values.iter().step_by(3).map(bits).collect());
+            prop_assert_eq!(some, of_all);
         }
     }
 }
